@@ -1,0 +1,187 @@
+/**
+ * Every error of Puback that has a meaning for its reader: one class per code. `docs/errors.md` lists
+ * them with what to do; `test/unit/tidy.test.ts` holds both against each other.
+ *
+ * `retryable` is false for the caller's mistake and true for the environment's. `status` is the HTTP
+ * status that the API answers with. Anything thrown that is not an {@link AppError} is our bug.
+ */
+export abstract class AppError extends Error {
+  /** Stable, in capitals; clients may compare it. */
+  abstract readonly code: string;
+  abstract readonly status: number;
+  readonly retryable: boolean = false;
+  override get name(): string {
+    return this.constructor.name;
+  }
+}
+
+/** The configuration does not hold. The message names each key at fault and never its value. */
+export class ConfigInvalidError extends AppError {
+  readonly code = 'CONFIG_INVALID';
+  readonly status = 500;
+  readonly faults: readonly string[];
+  constructor(faults: readonly string[]) {
+    super(
+      `the configuration has ${faults.length} fault(s):\n${faults.map((fault) => `  ${fault}`).join('\n')}`,
+    );
+    this.faults = faults;
+  }
+}
+
+/** A file that Puback needs cannot be read or written. */
+export class FileUnusableError extends AppError {
+  readonly code = 'FILE_UNUSABLE';
+  readonly status = 500;
+  constructor(purpose: string, path: string, cause: unknown) {
+    super(`${purpose} ${path} cannot be used: ${reasonOf(cause)}`, { cause });
+  }
+}
+
+/** A listener cannot bind its address. */
+export class ListenFailedError extends AppError {
+  readonly code = 'LISTEN_FAILED';
+  readonly status = 500;
+  constructor(listener: string, address: string, key: string, cause: unknown) {
+    super(`${listener} cannot listen on ${address}: ${reasonOf(cause)}; set ${key} to another port`, {
+      cause,
+    });
+  }
+}
+
+/** Another program already runs on the same data folder. */
+export class DataFolderInUseError extends AppError {
+  readonly code = 'DATA_FOLDER_IN_USE';
+  readonly status = 500;
+  constructor(folder: string, pid: number) {
+    super(
+      `the data folder ${folder} is in use by process ${pid}; stop that program or set DATA_DIR to another folder`,
+    );
+  }
+}
+
+/** The embedded PostgreSQL cannot be set up or started. The message ends with what the server said. */
+export class EmbeddedDatabaseError extends AppError {
+  readonly code = 'EMBEDDED_DATABASE_FAILED';
+  readonly status = 500;
+  constructor(step: string, detail: string, cause?: unknown) {
+    super(`embedded PostgreSQL: ${step}: ${detail}`, { cause });
+  }
+}
+
+/** The database is older than PostgreSQL 15, or lacks something that Puback cannot do without. */
+export class DatabaseUnsupportedError extends AppError {
+  readonly code = 'DATABASE_UNSUPPORTED';
+  readonly status = 500;
+}
+
+/** The database was migrated by a newer Puback than this one. */
+export class DatabaseNewerError extends AppError {
+  readonly code = 'DATABASE_NEWER';
+  readonly status = 500;
+  constructor(applied: number, known: number) {
+    super(
+      `the database has ${applied} migrations and this program knows ${known}: it was used by a newer Puback; start that version or restore a backup`,
+    );
+  }
+}
+
+/** The database does not answer, or refuses work for a reason that passes. Retry with a delay. */
+export class StoreUnavailableError extends AppError {
+  readonly code = 'STORE_UNAVAILABLE';
+  readonly status = 503;
+  override readonly retryable = true;
+  constructor(cause?: unknown) {
+    super('the database is not available; retry in a few seconds', { cause });
+  }
+}
+
+/** No credential, an unknown one, a revoked one or one of the wrong kind. All look the same. */
+export class UnauthorizedError extends AppError {
+  readonly code = 'UNAUTHORIZED';
+  readonly status = 401;
+  constructor() {
+    super('send a valid admin key as "Authorization: Bearer pba_…"');
+  }
+}
+
+/** No route has this method and path. */
+export class RouteNotFoundError extends AppError {
+  readonly code = 'ROUTE_NOT_FOUND';
+  readonly status = 404;
+  constructor(method: string, path: string) {
+    super(`there is no ${method} ${path}; GET /openapi.json lists every route`);
+  }
+}
+
+/** The request breaks the route's schema, or is not readable as HTTP or JSON. */
+export class RequestInvalidError extends AppError {
+  readonly code = 'REQUEST_INVALID';
+  readonly status: number;
+  /** One line for each fault: where and what. */
+  readonly faults: readonly string[];
+  constructor(faults: readonly string[], status = 400, cause?: unknown) {
+    super(`the request is not valid: ${faults.join('; ')}`, { cause });
+    this.status = status;
+    this.faults = faults;
+  }
+}
+
+/** The cursor was not made by this route, or its rows belong to another question. */
+export class CursorInvalidError extends AppError {
+  readonly code = 'CURSOR_INVALID';
+  readonly status = 400;
+  constructor() {
+    super('the cursor is not one that this route returned; start again without it');
+  }
+}
+
+/** The organization has no device of this name. Devices of other organizations look the same. */
+export class DeviceNotFoundError extends AppError {
+  readonly code = 'DEVICE_NOT_FOUND';
+  readonly status = 404;
+  constructor(device: string) {
+    super(`there is no device "${device}"`);
+  }
+}
+
+/** The organization already has a device of this name. */
+export class DeviceExistsError extends AppError {
+  readonly code = 'DEVICE_EXISTS';
+  readonly status = 409;
+  constructor(device: string) {
+    super(`device "${device}" exists already`);
+  }
+}
+
+/** The organization is at its limit of devices. */
+export class DeviceLimitError extends AppError {
+  readonly code = 'DEVICE_LIMIT';
+  readonly status = 409;
+  constructor(max: number) {
+    super(`the organization has ${max} devices, which is its limit; raise ORGANIZATION_DEVICES_MAX`);
+  }
+}
+
+/** The device has no key of this id. */
+export class KeyNotFoundError extends AppError {
+  readonly code = 'KEY_NOT_FOUND';
+  readonly status = 404;
+  constructor(keyId: string) {
+    super(`there is no key "${keyId}"`);
+  }
+}
+
+/** The device is at its limit of active keys. */
+export class KeyLimitError extends AppError {
+  readonly code = 'KEY_LIMIT';
+  readonly status = 409;
+  constructor(max: number) {
+    super(`the device has ${max} active keys, which is the limit; revoke one first`);
+  }
+}
+
+/** What an unknown thrown value says of itself, in one line and cut to 300 characters. */
+export function reasonOf(cause: unknown): string {
+  const text = cause instanceof Error ? cause.message : String(cause);
+  return text.replace(/\s+/g, ' ').slice(0, 300);
+}
