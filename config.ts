@@ -22,7 +22,9 @@ export const configSchema = z.strictObject({
     .default(8883)
     .describe('Port of MQTT over TLS; on when TLS_CERT_FILE and TLS_KEY_FILE are set. 0: any.'),
   TLS_CERT_FILE: optionalText.describe('Certificate chain in PEM for MQTT over TLS.'),
-  TLS_KEY_FILE: optionalText.describe('Private key in PEM for MQTT over TLS. P-256 is the cheapest.'),
+  TLS_KEY_FILE: optionalText.describe(
+    'Private key in PEM for MQTT over TLS. P-256 is the cheapest.',
+  ),
   HTTP_HOST: z
     .string()
     .min(1)
@@ -42,7 +44,9 @@ export const configSchema = z.strictObject({
     .describe('Database connections for lookups and the API; the writer has one more of its own.'),
   DATABASE_TIMEOUT_S: count(1, 600)
     .default(10)
-    .describe('A statement or a connect that takes longer is given up, and retried where it must be.'),
+    .describe(
+      'A statement or a connect that takes longer is given up, and retried where it must be.',
+    ),
   LOG_LEVEL: z
     .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
     .default('info')
@@ -61,7 +65,9 @@ export const configSchema = z.strictObject({
     .describe('Largest MQTT packet after CONNACK. Before it the limit is 4096.'),
   DEVICE_MESSAGES_PER_S: count(0, 1_000_000)
     .default(20)
-    .describe('Telemetry messages a second from one device; a burst may be five times that. 0: no limit.'),
+    .describe(
+      'Telemetry messages a second from one device; a burst may be five times that. 0: no limit.',
+    ),
   DEVICE_POINTS_PER_S: count(0, 10_000_000)
     .default(1000)
     .describe('Values a second from one device; a burst may be five times that. 0: no limit.'),
@@ -70,7 +76,9 @@ export const configSchema = z.strictObject({
     .describe('Distinct metrics of one device. A message with one more goes to quarantine.'),
   DEVICE_HELD_BYTES_MAX: count(4096, 1_073_741_824)
     .default(1_048_576)
-    .describe('Payload bytes of one device that may wait for the database before its connection is closed.'),
+    .describe(
+      'Payload bytes of one device that may wait for the database before its connection is closed.',
+    ),
   ORGANIZATION_METRICS_MAX: count(1, 1_000_000)
     .default(10_000)
     .describe('Distinct metric names of one organization.'),
@@ -87,7 +95,7 @@ export const configSchema = z.strictObject({
     .default(20_000)
     .describe('Rows that one COPY carries at most.'),
   BATCH_LINGER_MS: count(0, 50)
-    .default(10)
+    .default(1)
     .describe('Longest wait for more rows under load. An idle writer commits at once.'),
   QUEUE_ROWS_MAX: count(100, 10_000_000)
     .default(100_000)
@@ -106,7 +114,9 @@ export const configSchema = z.strictObject({
     .describe('Largest "limit" of an HTTP list. A page says with "next" whether more follows.'),
   SHUTDOWN_TIMEOUT_S: count(1, 600)
     .default(10)
-    .describe('Longest wait at shutdown for what is under way. What is not stored by then stays unacknowledged.'),
+    .describe(
+      'Longest wait at shutdown for what is under way. What is not stored by then stays unacknowledged.',
+    ),
 });
 
 /** All settings, checked and frozen. */

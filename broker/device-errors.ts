@@ -1,0 +1,59 @@
+import { aliasOf, canonicalTopic } from '../firmware-protocol/topics.ts';
+import type { RefusalCode } from '../firmware-protocol/contract.ts';
+import type { BrokerMetrics, CloseReason } from './metrics.ts';
+import type { Session } from './session.ts';
+
+/** `in/err` is sent once a second at most; `n` says how many errors it stands for. */
+const INTERVAL_MS = 1000;
+/** A device with more errors in a minute is broken or hostile, and is cut off. */
+const ERRORS_PER_MINUTE_MAX = 100;
+
+/** Tells devices on `in/err` what was refused and why. */
+export class DeviceErrors {
+  readonly #metrics: BrokerMetrics;
+  readonly #close: (session: Session, reason: CloseReason) => void;
+
+  constructor(metrics: BrokerMetrics, close: (session: Session, reason: CloseReason) => void) {
+    this.#metrics = metrics;
+    this.#close = close;
+  }
+
+  /** Counts an error of a device, tells it at most once a second, and closes it beyond 100 a minute. */
+  report(session: Session, code: RefusalCode, channel: string, detail: string): void {
+    const tally = session.errors;
+    const now = performance.now();
+    this.#metrics.errorTold(code);
+    if (now - tally.minuteStartedAt > 60_000) {
+      tally.minuteStartedAt = now;
+      tally.inMinute = 0;
+    }
+    tally.inMinute += 1;
+    tally.unsent += 1;
+    if (now - tally.sentAt >= INTERVAL_MS) this.#send(session, code, channel, detail);
+    if (tally.inMinute > ERRORS_PER_MINUTE_MAX) this.#close(session, 'errors');
+  }
+
+  /** Written straight to the connection: it needs no subscription and reaches nobody else. */
+  #send(session: Session, code: RefusalCode, channel: string, detail: string): void {
+    const { client, principal, errors } = session;
+    const message = {
+      code,
+      ch: channel,
+      msg: detail,
+      n: errors.unsent,
+      ...(code === 'clock' || code === 'too_old' ? { ts: Date.now() } : {}),
+    };
+    errors.sentAt = performance.now();
+    errors.unsent = 0;
+    if (client.closed) return;
+    const topic = canonicalTopic(principal, 'in/err');
+    client.publish({
+      cmd: 'publish',
+      topic: session.usesAlias ? aliasOf(topic, principal) : topic,
+      payload: Buffer.from(JSON.stringify(message)),
+      qos: 0,
+      retain: false,
+      dup: false,
+    });
+  }
+}

@@ -1,0 +1,110 @@
+import type { Duplex } from 'node:stream';
+import type { IncomingMessage } from 'node:http';
+import { Aedes, type AedesOptions, type Client, type PublishPacket } from 'aedes';
+import mqemitter from 'mqemitter';
+import type { Session } from './session.ts';
+
+/** Largest packet before CONNACK: a CONNECT with a key, a will and a user name is below 1 KiB. */
+const CONNECT_BYTES_MAX = 4096;
+
+/** A client of the engine with what the wrapper keeps on it. */
+export type EngineClient = Client & {
+  /** Set once the device is authenticated. */
+  session?: Session;
+  will: PublishPacket | null;
+  /** Stops reading from the connection. */
+  pause(): void;
+};
+
+/** The inside of an Aedes client that the wrapper mends; pinned with the version of Aedes. */
+interface ClientInternals {
+  connackSent: boolean;
+  _parser: {
+    packet: { length: number };
+    _parseLength(): boolean;
+    emit(event: 'error', error: Error): void;
+    error: Error | null;
+  };
+}
+
+/** What the rest of `broker/` gives to the engine. */
+export type EngineHooks = Required<
+  Pick<
+    AedesOptions,
+    'preConnect' | 'authenticate' | 'authorizePublish' | 'authorizeSubscribe' | 'authorizeForward'
+  >
+>;
+
+/**
+ * Aedes 1.2.0 with what it gets wrong mended; the only user of `aedes`. Numbers are those of the table
+ * in `docs/adr/0004-aedes-behind-one-wrapper.md`.
+ */
+export class Engine extends Aedes {
+  readonly #packetBytesMax: number;
+
+  constructor(hooks: EngineHooks, packetBytesMax: number, connectDeadlineMs: number) {
+    super({
+      ...hooks,
+      // (2) A bound on parallel deliveries ends in a recursion that overflows the stack.
+      mq: mqemitter({ concurrency: 0, matchEmptyLevels: true }),
+      connectTimeout: connectDeadlineMs,
+      maxTopicLevels: 8,
+    });
+    this.#packetBytesMax = packetBytesMax;
+    this.#sealPublish();
+  }
+
+  /** Hands a connection over. The engine closes it when the client breaks the protocol. */
+  accept(connection: Duplex, request?: IncomingMessage): EngineClient {
+    const client = this.handle(connection, request as IncomingMessage) as EngineClient;
+    this.#guardPacketLength(client as unknown as ClientInternals);
+    // (1) The duplicate filter drops live messages that overtake each other. Its memory stays empty.
+    Object.defineProperty(client, 'duplicates', { value: NEVER_SEEN });
+    return client;
+  }
+
+  /** (4) Refuses a packet by its declared length, before any of it is buffered. */
+  #guardPacketLength(client: ClientInternals): void {
+    const parser = client._parser;
+    const parseLength = parser._parseLength.bind(parser);
+    parser._parseLength = () => {
+      if (!parseLength()) return false;
+      const max = client.connackSent ? this.#packetBytesMax : CONNECT_BYTES_MAX;
+      if (parser.packet.length <= max) return true;
+      parser.error = new Error('packet too large');
+      parser.emit('error', parser.error);
+      return false;
+    };
+  }
+
+  /**
+   * What devices publish ends at ingest, so nothing of it is fanned out. (11) Of the engine's own
+   * topics only the heartbeat is needed, which its bookkeeping of wills listens to.
+   */
+  #sealPublish(): void {
+    const publish = this.publish.bind(this) as PublishFunction;
+    const sealed: PublishFunction = (packet, client, done) => {
+      const callback = typeof client === 'function' ? client : (done ?? ignoreOutcome);
+      const isFromDevice = typeof client === 'object' && client !== null;
+      const isNoise = packet.topic.startsWith('$SYS/') && !packet.topic.endsWith('/heartbeat');
+      if (isFromDevice || isNoise) callback();
+      else publish(packet, callback);
+    };
+    this.publish = sealed as typeof this.publish;
+  }
+}
+
+type Callback = (error?: Error) => void;
+type PublishFunction = (
+  packet: PublishPacket,
+  client: Client | Callback | null,
+  done?: Callback,
+) => void;
+
+function ignoreOutcome(): void {}
+
+/** Reads as "not seen yet" for every broker id and keeps nothing. */
+const NEVER_SEEN = new Proxy(Object.create(null) as Record<string, number>, {
+  get: () => 0,
+  set: () => true,
+});

@@ -1,0 +1,74 @@
+import pg from 'pg';
+import { DatabaseUnsupportedError } from '../errors.ts';
+
+/** What the database can do beyond plain PostgreSQL. Code asks for these, never for a product's name. */
+export interface Capabilities {
+  /** `reading` is cut into chunks by TimescaleDB. False: native daily partitions, as fast to write. */
+  readonly hypertables: boolean;
+  /** Old chunks can be compressed. False: about ten times the disk for the same history. */
+  readonly columnstore: boolean;
+  /** Rollups are kept up by the database. False: rollup tables of our own. */
+  readonly continuousAggregates: boolean;
+}
+
+const VERSION_MIN = 150_000;
+
+/**
+ * Makes TimescaleDB usable in this database where the server has it loaded. On a connection of its own,
+ * because CREATE EXTENSION ends the connection when the library is not preloaded.
+ * @throws {DatabaseUnsupportedError} on a server older than PostgreSQL 15.
+ */
+export async function prepareExtension(url: string, timeoutMs: number): Promise<void> {
+  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: timeoutMs });
+  // The ending of this connection is told by the query that was under way.
+  client.on('error', () => undefined);
+  await client.connect();
+  try {
+    const { rows } = await client.query<{
+      version: number;
+      preloaded: boolean;
+      available: boolean;
+    }>(
+      `SELECT current_setting('server_version_num')::int4 AS version,
+              current_setting('shared_preload_libraries') LIKE '%timescaledb%' AS preloaded,
+              EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb') AS available`,
+    );
+    const server = rows[0];
+    if (server === undefined || server.version < VERSION_MIN) {
+      throw new DatabaseUnsupportedError(
+        `PostgreSQL 15 or newer is needed; the server says ${server?.version ?? 'nothing'}`,
+      );
+    }
+    if (server.preloaded && server.available) {
+      await client.query('CREATE EXTENSION IF NOT EXISTS timescaledb');
+    }
+  } finally {
+    await client.end();
+  }
+}
+
+/** Looks at what the migrated database really has: the table decides, not the extension alone. */
+export async function findCapabilities(client: pg.Client): Promise<Capabilities> {
+  const none: Capabilities = {
+    hypertables: false,
+    columnstore: false,
+    continuousAggregates: false,
+  };
+  const { rows } = await client.query<{ version: string }>(
+    `SELECT extversion AS version FROM pg_extension WHERE extname = 'timescaledb'`,
+  );
+  const version = rows[0]?.version;
+  if (version === undefined) return none;
+  const found = await client.query<{ hypertables: boolean; licensed: boolean }>(
+    `SELECT EXISTS (SELECT FROM timescaledb_information.hypertables
+                    WHERE hypertable_name = 'reading') AS hypertables,
+            current_setting('timescaledb.license', true) = 'timescale' AS licensed`,
+  );
+  const { hypertables = false, licensed = false } = found.rows[0] ?? {};
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  return {
+    hypertables,
+    columnstore: hypertables && licensed && (major > 2 || (major === 2 && minor >= 18)),
+    continuousAggregates: hypertables && licensed,
+  };
+}

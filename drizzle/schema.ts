@@ -1,0 +1,162 @@
+import { sql } from 'drizzle-orm';
+import {
+  check,
+  customType,
+  doublePrecision,
+  index,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  smallint,
+  text,
+  timestamp,
+  unique,
+  uniqueIndex,
+  uuid,
+} from 'drizzle-orm/pg-core';
+
+const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' });
+const at = (name: string) => timestamp(name, { withTimezone: true, precision: 6, mode: 'date' });
+
+/** A tenant. `slug` stands in topics and never changes; `suspended_at` refuses its keys. */
+export const organization = pgTable(
+  'organization',
+  {
+    organizationId: integer('organization_id').primaryKey().generatedAlwaysAsIdentity(),
+    slug: text('slug').notNull(),
+    displayName: text('display_name').notNull(),
+    createdAt: at('created_at').notNull().defaultNow(),
+    suspendedAt: at('suspended_at'),
+  },
+  (table) => [unique('organization_slug_key').on(table.slug)],
+);
+
+/** A device. `slug` stands in topics and never changes. `disabled_at` refuses its keys. */
+export const device = pgTable(
+  'device',
+  {
+    deviceId: integer('device_id').primaryKey().generatedAlwaysAsIdentity(),
+    organizationId: integer('organization_id')
+      .notNull()
+      .references(() => organization.organizationId),
+    slug: text('slug').notNull(),
+    displayName: text('display_name').notNull(),
+    tags: text('tags')
+      .array()
+      .notNull()
+      .default(sql`'{}'::text[]`),
+    createdAt: at('created_at').notNull().defaultNow(),
+    updatedAt: at('updated_at').notNull().defaultNow(),
+    disabledAt: at('disabled_at'),
+  },
+  (table) => [
+    // Unique, and the order of GET /api/v1/devices.
+    uniqueIndex('device_organization_id_slug_key').on(table.organizationId, table.slug),
+  ],
+);
+
+/**
+ * A credential. `key_id` is the public part (8 characters) and may be logged; of the secret only its
+ * SHA-256 is stored. `device_id` is null for keys that speak for the organization.
+ */
+export const apiKey = pgTable(
+  'api_key',
+  {
+    keyId: text('key_id').primaryKey(),
+    organizationId: integer('organization_id')
+      .notNull()
+      .references(() => organization.organizationId),
+    deviceId: integer('device_id').references(() => device.deviceId, { onDelete: 'cascade' }),
+    kind: text('kind').notNull(),
+    name: text('name').notNull(),
+    secretHash: bytea('secret_hash').notNull(),
+    createdAt: at('created_at').notNull().defaultNow(),
+    lastUsedAt: at('last_used_at'),
+    revokedAt: at('revoked_at'),
+  },
+  (table) => [
+    index('api_key_device_id_idx').on(table.deviceId),
+    check('api_key_kind_check', sql`${table.kind} in ('device', 'admin')`),
+    check(
+      'api_key_device_check',
+      sql`(${table.kind} = 'device') = (${table.deviceId} is not null)`,
+    ),
+  ],
+);
+
+/** A metric name of an organization. `kind` is that of its first reading. */
+export const metric = pgTable(
+  'metric',
+  {
+    metricId: integer('metric_id').primaryKey().generatedAlwaysAsIdentity(),
+    organizationId: integer('organization_id')
+      .notNull()
+      .references(() => organization.organizationId),
+    name: text('name').notNull(),
+    kind: text('kind').notNull(),
+    unit: text('unit'),
+    createdAt: at('created_at').notNull().defaultNow(),
+  },
+  (table) => [
+    uniqueIndex('metric_organization_id_name_key').on(table.organizationId, table.name),
+    check('metric_kind_check', sql`${table.kind} in ('number', 'bool', 'text')`),
+  ],
+);
+
+/**
+ * The newest reading of each series, written in the transaction that stores it. Without foreign keys:
+ * a batch must not fail because a device was deleted while its last message was under way.
+ */
+export const deviceLatest = pgTable(
+  'device_latest',
+  {
+    deviceId: integer('device_id').notNull(),
+    metricId: integer('metric_id').notNull(),
+    time: at('time').notNull(),
+    value: doublePrecision('value'),
+    textValue: text('text_value'),
+    receivedAt: at('received_at').notNull(),
+    quality: smallint('quality').notNull(),
+  },
+  (table) => [
+    primaryKey({ name: 'device_latest_pkey', columns: [table.deviceId, table.metricId] }),
+  ],
+);
+
+/** Messages that were acknowledged but cannot be stored as readings, with the coded reason. */
+export const quarantine = pgTable(
+  'quarantine',
+  {
+    quarantineId: uuid('quarantine_id').primaryKey(),
+    organizationId: integer('organization_id').notNull(),
+    deviceId: integer('device_id').notNull(),
+    receivedAt: at('received_at').notNull(),
+    topic: text('topic').notNull(),
+    code: text('code').notNull(),
+    detail: text('detail').notNull(),
+    payload: bytea('payload').notNull(),
+  },
+  (table) => [
+    index('quarantine_organization_id_idx').on(table.organizationId, table.quarantineId),
+    index('quarantine_device_id_idx').on(table.deviceId, table.quarantineId),
+    index('quarantine_received_at_idx').on(table.receivedAt),
+  ],
+);
+
+/** Who changed what, in the transaction of the change. Rows are only ever added. */
+export const auditEvent = pgTable(
+  'audit_event',
+  {
+    auditEventId: uuid('audit_event_id').primaryKey(),
+    organizationId: integer('organization_id').notNull(),
+    occurredAt: at('occurred_at').notNull().defaultNow(),
+    actor: text('actor').notNull(),
+    action: text('action').notNull(),
+    subject: text('subject').notNull(),
+    change: jsonb('change'),
+  },
+  (table) => [
+    index('audit_event_organization_id_idx').on(table.organizationId, table.auditEventId),
+  ],
+);

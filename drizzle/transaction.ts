@@ -1,0 +1,63 @@
+import { drizzle, type NodePgDatabase } from 'drizzle-orm/node-postgres';
+import type pg from 'pg';
+import { guardStore, toStoreError } from './sqlstate.ts';
+
+/** A transaction under way: the query builder and, for plain SQL, the connection beneath it. */
+export interface Transaction {
+  readonly orm: NodePgDatabase;
+  readonly client: pg.PoolClient;
+}
+
+/** Longest timer of Node.js, about 24 days; the bound that the client keeps. */
+const TIMER_MS_MAX = 2_147_483_647;
+
+/**
+ * Runs work in one transaction and commits it; any error rolls back and is passed on. drizzle's own
+ * `transaction` is not used: it loses the connection when BEGIN fails, and a connection that dies
+ * between two statements would end the process.
+ * @throws {StoreUnavailableError} when the database is away. After COMMIT was sent it is not known then
+ * whether the work is stored.
+ */
+export async function inTransaction<T>(
+  pool: pg.Pool,
+  work: (transaction: Transaction) => Promise<T>,
+): Promise<T> {
+  const client = await guardStore(pool.connect());
+  // The statement under way, or the next one, fails with the same news.
+  const ignoreLoss = (): void => undefined;
+  client.on('error', ignoreLoss);
+  let isUsable = true;
+  try {
+    await client.query('BEGIN');
+    const result = await work({ orm: drizzle(client), client });
+    await client.query('COMMIT');
+    return result;
+  } catch (error) {
+    isUsable = await canRollBack(client);
+    throw toStoreError(error);
+  } finally {
+    client.off('error', ignoreLoss);
+    client.release(!isUsable);
+  }
+}
+
+/**
+ * Runs a statement of a transaction without a bound on its time, for work whose size only the user
+ * knows. The server's bound stays lifted until the transaction ends.
+ */
+export async function runUnbounded(
+  { client }: Transaction,
+  text: string,
+  values: readonly unknown[],
+): Promise<void> {
+  await client.query('SET LOCAL statement_timeout = 0');
+  const statement = { text, values: [...values], query_timeout: TIMER_MS_MAX };
+  await client.query(statement);
+}
+
+async function canRollBack(client: pg.PoolClient): Promise<boolean> {
+  return client.query('ROLLBACK').then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,18 @@
+import { randomFillSync } from 'node:crypto';
+
+/** A UUID of version 7 (RFC 9562): its text sorts by `nowMs`, milliseconds since 1970; the rest is random. */
+export function makeUuidV7(nowMs: number): string {
+  const bytes = Buffer.alloc(16);
+  bytes.writeUIntBE(nowMs, 0, 6);
+  randomFillSync(bytes, 6);
+  bytes[6] = 0x70 | ((bytes[6] ?? 0) & 0x0f);
+  bytes[8] = 0x80 | ((bytes[8] ?? 0) & 0x3f);
+  const hex = bytes.toString('hex');
+  return [
+    hex.slice(0, 8),
+    hex.slice(8, 12),
+    hex.slice(12, 16),
+    hex.slice(16, 20),
+    hex.slice(20),
+  ].join('-');
+}

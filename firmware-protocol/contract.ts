@@ -1,0 +1,116 @@
+import { z } from 'zod';
+
+/** Largest MQTT packet after CONNACK, and so the largest payload, in bytes. Firmware should stay below 4096. */
+export const PACKET_BYTES_MAX = 65_536;
+/** Most metrics in one sample, missing values included. */
+export const SAMPLE_METRICS_MAX = 64;
+/** Most samples in one message. */
+export const MESSAGE_SAMPLES_MAX = 500;
+/** Most values in one message, missing values included. */
+export const MESSAGE_POINTS_MAX = 2000;
+/** Most distinct metrics of one device, unless the configuration says otherwise. */
+export const DEVICE_METRICS_MAX = 256;
+/** Longest text value, in bytes of UTF-8. */
+export const TEXT_BYTES_MAX = 256;
+/** Most levels of a metric name that nested objects may spell: `{"a":{"b":{"c":1}}}` is `a.b.c`. */
+export const NESTING_MAX = 3;
+/** Longest topic name or filter, in bytes of UTF-8 (what espMqttClient can hold). */
+export const TOPIC_BYTES_MAX = 128;
+/** Most levels of a topic name or filter. */
+export const TOPIC_LEVELS_MAX = 6;
+/** A device time before 2020-01-01T00:00:00Z comes from a clock that was never set. Microseconds. */
+export const CLOCK_SET_MICROS = 1_577_836_800_000_000;
+
+/** Every code that `in/err` and quarantine may carry. */
+export const REFUSAL_CODES = [
+  'bad_json',
+  'bad_cbor',
+  'bad_senml',
+  'bad_name',
+  'bad_type',
+  'bad_series',
+  'too_deep',
+  'too_big',
+  'too_many',
+  'too_old',
+  'clock',
+  'rate',
+  'forbidden',
+  'unknown_channel',
+  'quota',
+] as const;
+/** Why something was refused, for firmware to act on. */
+export type RefusalCode = (typeof REFUSAL_CODES)[number];
+
+/** A message that was not accepted. `detail` is one line of at most 100 characters for a person. */
+export class Refusal {
+  readonly code: RefusalCode;
+  readonly detail: string;
+  constructor(code: RefusalCode, detail: string) {
+    this.code = code;
+    this.detail = detail.length > 100 ? detail.slice(0, 100) : detail;
+  }
+}
+
+/**
+ * Where the time of a reading comes from, as stored: the device's `ts`; receipt minus `age`; receipt,
+ * for want of both; receipt, because the device's time cannot be right.
+ */
+export const QUALITY = { device: 0, age: 1, receipt: 2, serverTs: 3 } as const;
+/** One of the values of {@link QUALITY}. */
+export type Quality = (typeof QUALITY)[keyof typeof QUALITY];
+
+/** First word of the topics that a device may publish, after its prefix. */
+export const UPLINK_CHANNELS = [
+  'data',
+  'senml',
+  'event',
+  'log',
+  'hello',
+  'ack',
+  'cfg',
+  'key',
+] as const;
+/** Topics after the prefix that the broker publishes and the device may read. */
+export const DOWNLINK_TOPICS = [
+  'in/cmd',
+  'in/cfg',
+  'in/hello',
+  'in/err',
+  'in/key',
+  'status',
+] as const;
+/** The downlink topics under `in/` that are retained: what `in/+` and `in/#` stand for. */
+export const RETAINED_INBOX_TOPICS = ['in/cmd', 'in/cfg'] as const;
+/** First words of a device's tree that only the broker or an integrator may publish. */
+export const FOREIGN_CHANNELS = ['in', 'status', 'cmd', 'alert', 'do'] as const;
+
+/** Names that no organization may take, because the topic tree gives them a meaning. */
+export const RESERVED_ORGANIZATIONS = ['me', 'devices', 'gateway', 'claim', 'sys', '_'] as const;
+/** Members of a sample that are not metrics. No metric may be called so. */
+export const RESERVED_MEMBERS = ['ts', 'age', 'dt', 'seq', 'values'] as const;
+
+/** Shape of an organization's name. {@link RESERVED_ORGANIZATIONS} are excluded besides. */
+export const ORGANIZATION_NAME = /^[a-z0-9][a-z0-9-]{1,23}$/;
+/** Shape of a device's name; a MAC address fits. */
+export const DEVICE_NAME = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,47}$/;
+/** Shape of a metric's name after flattening. {@link RESERVED_MEMBERS} are excluded besides. */
+export const METRIC_NAME = /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/;
+/** Shape of an event's name. */
+export const EVENT_NAME = /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/;
+
+const reservedOrganizations: ReadonlySet<string> = new Set(RESERVED_ORGANIZATIONS);
+const reservedMembers: ReadonlySet<string> = new Set(RESERVED_MEMBERS);
+
+/** An organization's name: 2 to 24 lower-case letters, digits and `-`. Immutable. */
+export const organizationNameSchema = z
+  .string()
+  .regex(ORGANIZATION_NAME)
+  .refine((name) => !reservedOrganizations.has(name), 'is reserved');
+/** A device's name: 1 to 48 letters, digits and `_ . : -`. Immutable. */
+export const deviceNameSchema = z.string().regex(DEVICE_NAME);
+/** A metric's name: 1 to 64 letters, digits and `_ . -`, a letter first. */
+export const metricNameSchema = z
+  .string()
+  .regex(METRIC_NAME, 'bad_name')
+  .refine((name) => !reservedMembers.has(name), 'bad_name');

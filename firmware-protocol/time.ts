@@ -1,0 +1,85 @@
+// HOT PATH: once per sample
+import { CLOCK_SET_MICROS, QUALITY, type Quality } from './contract.ts';
+
+/** How far a device's time may be from the time of receipt, in milliseconds. */
+export interface TimeLimits {
+  /** Older samples are refused as `too_old`. */
+  ageMaxMs: number;
+  /** A time further ahead is replaced by the time of receipt. */
+  aheadMaxMs: number;
+}
+
+/** The time under which a sample is stored, in microseconds since 1970, and where it comes from. */
+export interface ResolvedTime {
+  timeMicros: number;
+  quality: Quality;
+}
+
+/** What a sample says of its time; see `Sample` in `telemetry.ts`. */
+export interface StatedTime {
+  tsMicros: number | null;
+  ageMs: number | null;
+  fromLast: number;
+}
+
+/**
+ * Decides under which time a sample is stored: `ts`, else receipt minus `age`, else receipt. A `ts`
+ * before 2020 or too far ahead gives way to receipt (quality 3).
+ *
+ * Samples of one message that fall back to receipt are one microsecond apart, in their order, the last
+ * at receipt: with equal times all but one would be dropped as copies.
+ * @param receivedMicros integer microseconds since 1970; see {@link ReceiptClock}.
+ */
+export function resolveTime(
+  sample: StatedTime,
+  receivedMicros: number,
+  limits: TimeLimits,
+): ResolvedTime | 'too_old' {
+  if (sample.tsMicros !== null) {
+    const timeMicros = sample.tsMicros;
+    if (timeMicros < CLOCK_SET_MICROS) return receipt(sample, receivedMicros, QUALITY.serverTs);
+    return within(timeMicros, QUALITY.device, sample, receivedMicros, limits);
+  }
+  if (sample.ageMs === null) return receipt(sample, receivedMicros, QUALITY.receipt);
+  const timeMicros = receivedMicros - Math.round(sample.ageMs * 1000);
+  return within(timeMicros, QUALITY.age, sample, receivedMicros, limits);
+}
+
+/**
+ * Gives each message its time of receipt so that no two samples without a time of their own share one,
+ * in whatever message they came. Follows the wall clock; when that is set back by more than a second, it
+ * starts anew from there.
+ */
+export class ReceiptClock {
+  #lastMicros = 0;
+
+  /**
+   * @param nowMicros the wall clock, in integer microseconds since 1970.
+   * @param samples how many samples the message has.
+   * @returns the time of receipt: now, or as much later as the samples before it need.
+   */
+  next(nowMicros: number, samples: number): number {
+    const free = this.#lastMicros + (samples > 1 ? samples : 1);
+    const isSetBack = this.#lastMicros - nowMicros > 1_000_000;
+    this.#lastMicros = free > nowMicros && !isSetBack ? free : nowMicros;
+    return this.#lastMicros;
+  }
+}
+
+function within(
+  timeMicros: number,
+  quality: Quality,
+  sample: StatedTime,
+  receivedMicros: number,
+  limits: TimeLimits,
+): ResolvedTime | 'too_old' {
+  if (timeMicros < receivedMicros - limits.ageMaxMs * 1000) return 'too_old';
+  if (timeMicros > receivedMicros + limits.aheadMaxMs * 1000) {
+    return receipt(sample, receivedMicros, QUALITY.serverTs);
+  }
+  return { timeMicros, quality };
+}
+
+function receipt(sample: StatedTime, receivedMicros: number, quality: Quality): ResolvedTime {
+  return { timeMicros: receivedMicros - sample.fromLast, quality };
+}

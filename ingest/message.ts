@@ -1,0 +1,45 @@
+import type { Refusal, RefusalCode } from '../firmware-protocol/contract.ts';
+import type { Decoded } from '../firmware-protocol/telemetry.ts';
+import type { Lane } from './lane.ts';
+
+/** Where a message came from: what ingest may do with the connection. */
+export interface Source {
+  /** Tells the device on `in/err` why a message was refused. */
+  report(code: RefusalCode, channel: string, detail: string): void;
+  /** Ends the connection; what is held of it stays unacknowledged. */
+  close(reason: 'rate' | 'held_bytes'): void;
+}
+
+/** What a device published, before it is looked at. */
+export interface Publication {
+  readonly source: Source;
+  /** `data`: a sample, a batch or a series. `scalar`: a value of `metric`. `refused`: by `refusal`. */
+  readonly channel: 'data' | 'scalar' | 'refused';
+  /** The metric of a scalar. */
+  readonly metric: string | null;
+  /** Why the broker refused the message; then it goes to quarantine unread. */
+  readonly refusal: Refusal | null;
+  /** As published, for quarantine. */
+  readonly topic: string;
+  readonly payload: Buffer;
+  readonly qos: 0 | 1 | 2;
+  /** Called once, after COMMIT, in order of arrival. Never called for what was not stored. */
+  readonly acknowledge: () => void;
+}
+
+/** A publication on its way through the pipeline. */
+export interface Message {
+  readonly publication: Publication;
+  readonly lane: Lane;
+  /** Wall clock at arrival, milliseconds since 1970. */
+  readonly arrivedMs: number;
+  /** Microseconds since 1970, unique and rising for each device. Set once the payload was read. */
+  receivedMicros: number;
+  /** Set once the payload was read. */
+  outcome: Decoded | Refusal | null;
+  /** How far the rates were asked, so that a message that waits for something else pays once. */
+  isCounted: boolean;
+  arePointsCounted: boolean;
+  /** Set when the message goes to quarantine; some of its readings may be stored all the same. */
+  quarantine: { readonly id: string; readonly code: string; readonly detail: string } | null;
+}
