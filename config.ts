@@ -79,6 +79,9 @@ export const configSchema = z.strictObject({
     .describe(
       'Payload bytes of one device that may wait for the database before its connection is closed.',
     ),
+  HELD_BYTES_MAX: count(65_536, 17_179_869_184)
+    .default(268_435_456)
+    .describe('Payload bytes of all devices that may wait before the queue; beyond it connections are closed.'),
   ORGANIZATION_METRICS_MAX: count(1, 1_000_000)
     .default(10_000)
     .describe('Distinct metric names of one organization.'),

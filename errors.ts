@@ -42,9 +42,12 @@ export class ListenFailedError extends AppError {
   readonly code = 'LISTEN_FAILED';
   readonly status = 500;
   constructor(listener: string, address: string, key: string, cause: unknown) {
-    super(`${listener} cannot listen on ${address}: ${reasonOf(cause)}; set ${key} to another port`, {
-      cause,
-    });
+    super(
+      `${listener} cannot listen on ${address}: ${reasonOf(cause)}; set ${key} to another port`,
+      {
+        cause,
+      },
+    );
   }
 }
 
@@ -158,7 +161,9 @@ export class DeviceLimitError extends AppError {
   readonly code = 'DEVICE_LIMIT';
   readonly status = 409;
   constructor(max: number) {
-    super(`the organization has ${max} devices, which is its limit; raise ORGANIZATION_DEVICES_MAX`);
+    super(
+      `the organization has ${max} devices, which is its limit; raise ORGANIZATION_DEVICES_MAX`,
+    );
   }
 }
 
@@ -178,6 +183,21 @@ export class KeyLimitError extends AppError {
   constructor(max: number) {
     super(`the device has ${max} active keys, which is the limit; revoke one first`);
   }
+}
+
+/** Something that must not happen: our bug. The log has the rest under the request id. */
+export class InternalError extends AppError {
+  readonly code = 'INTERNAL';
+  readonly status = 500;
+  constructor(cause: unknown) {
+    super('an unexpected error; the log of the server tells more under this request id', { cause });
+  }
+}
+
+/** A command line tool (simulate, demo, bench, chaos) cannot go on. The message says what to do. */
+export class ToolFailedError extends AppError {
+  readonly code = 'TOOL_FAILED';
+  readonly status = 500;
 }
 
 /** What an unknown thrown value says of itself, in one line and cut to 300 characters. */

@@ -9,7 +9,7 @@ import { connackError, identify, rewriteConnect, rewriteWill } from './authentic
 import { authorizeFilter, authorizeTopic, type Intake } from './authorize.ts';
 import { ConnectionCounts, type ConnectionLimits } from './connection-limits.ts';
 import { DeviceErrors } from './device-errors.ts';
-import { Engine, type EngineClient, type EngineHooks } from './engine.ts';
+import { Engine, ignoreOutcome, type EngineClient, type EngineHooks } from './engine.ts';
 import { createBrokerMetrics, type BrokerMetrics, type CloseReason } from './metrics.ts';
 import type { ConnectRefusal, DevicePrincipal, KeyVerdict, VerifyKey } from './principal.ts';
 import { createSession, type Session } from './session.ts';
@@ -229,6 +229,11 @@ export class Broker {
       this.#closeSession(session, 'protocol_violation');
       return;
     }
+    // [MQTT-4.3.3-2] Stored before; the engine answers it with PUBREC again.
+    if (packet.qos === 2 && session.client._inboundInflight.has(packet.messageId ?? 0)) {
+      done(null);
+      return;
+    }
     // A will comes from a client that is closed already.
     const isWill = session.client.closed;
     if (session.heldCount === 0) session.heldSince = performance.now();
@@ -259,10 +264,10 @@ export class Broker {
       return;
     }
     subscription.topic = first;
-    subscription.qos = subscription.qos === 0 ? 0 : 1;
-    const { qos } = subscription;
-    if (others.length > 0)
-      client.subscribe(others.map((topic) => ({ ...subscription, topic, qos })));
+    if (others.length > 0) {
+      const rest = others.map((topic) => ({ ...subscription, topic }));
+      client.subscribe(rest, ignoreOutcome);
+    }
     done(null, subscription);
   }
 
@@ -293,7 +298,7 @@ export class Broker {
       const topics = client.session?.expandedFilters.get(filter);
       if (topics === undefined) continue;
       client.session?.expandedFilters.delete(filter);
-      client.unsubscribe(topics as unknown as Subscription[]);
+      client.unsubscribe(topics as unknown as Subscription[], ignoreOutcome);
     }
   }
 

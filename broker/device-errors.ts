@@ -1,6 +1,7 @@
 import { aliasOf, canonicalTopic } from '../firmware-protocol/topics.ts';
 import type { RefusalCode } from '../firmware-protocol/contract.ts';
 import type { BrokerMetrics, CloseReason } from './metrics.ts';
+import { ignoreOutcome } from './engine.ts';
 import type { Session } from './session.ts';
 
 /** `in/err` is sent once a second at most; `n` says how many errors it stands for. */
@@ -47,13 +48,16 @@ export class DeviceErrors {
     errors.unsent = 0;
     if (client.closed) return;
     const topic = canonicalTopic(principal, 'in/err');
-    client.publish({
-      cmd: 'publish',
-      topic: session.usesAlias ? aliasOf(topic, principal) : topic,
-      payload: Buffer.from(JSON.stringify(message)),
-      qos: 0,
-      retain: false,
-      dup: false,
-    });
+    client.publish(
+      {
+        cmd: 'publish',
+        topic: session.usesAlias ? aliasOf(topic, principal) : topic,
+        payload: Buffer.from(JSON.stringify(message)),
+        qos: 0,
+        retain: false,
+        dup: false,
+      },
+      ignoreOutcome,
+    );
   }
 }

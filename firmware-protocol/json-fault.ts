@@ -3,13 +3,16 @@ const SEARCHED_MAX = 16_384;
 
 const SPACE = /[\t\n\r ]*/y;
 const STRING = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*"/y;
-const LITERAL = /(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null)/y;
+const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
+const WORD =
+  /true|false|null|-?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)(?![A-Za-z])/y;
 
 type Expected = 'value' | 'value or ]' | 'key' | 'key or }' | ':' | ', or end' | 'nothing';
 
 /**
  * Says where a text stops being JSON, for the person who wrote the firmware, in the same words whatever
- * the version of the JavaScript engine: `Unexpected token n at 8`. Only for texts that JSON.parse refused.
+ * the version of the JavaScript engine: `Unexpected token n at 8`. Bare missing words such as `nan` count as
+ * values. Only for texts that are not JSON even so.
  */
 export function findJsonFault(text: string): string {
   if (text.length === 0) return 'the payload is empty';
@@ -39,7 +42,8 @@ function tokenEnd(text: string, at: number, expected: Expected): number {
   const char = text.charAt(at);
   if ('{}[]:,'.includes(char)) return at + 1;
   if (char === '"') return endOf(STRING, text, at);
-  return expected === 'value' || expected === 'value or ]' ? endOf(LITERAL, text, at) : -1;
+  if (expected !== 'value' && expected !== 'value or ]') return -1;
+  return Math.max(endOf(NUMBER, text, at), endOf(WORD, text, at));
 }
 
 /** What may follow a token, or null when the token may not stand here. Keeps `open`, the open brackets. */

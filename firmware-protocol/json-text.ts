@@ -1,4 +1,4 @@
-// HOT PATH: decodes one payload; figures in bench/RESULTS.md
+// HOT PATH: once per message; nearly all of it is JSON.parse
 import { isUtf8, type Buffer } from 'node:buffer';
 import { Refusal } from './contract.ts';
 import { findJsonFault } from './json-fault.ts';
@@ -69,12 +69,16 @@ function readRepaired(text: string): unknown {
   return new Refusal('bad_json', findJsonFault(text));
 }
 
-/** Puts `null` where a missing word stands outside strings. Wherever else it stood, the text stays bad. */
+/**
+ * Puts `null` where a missing word stands outside strings. Wherever else it stood, the text stays bad, as
+ * it does with more such words than values are allowed.
+ */
 function repair(text: string): string {
   let repaired = '';
   let copied = 0;
   let at = 0;
-  while (at < text.length) {
+  let words = 0;
+  while (at < text.length && words <= COMMAS_MAX) {
     const char = text.charCodeAt(at);
     if (char === 0x22) {
       at = endOfString(text, at);
@@ -84,6 +88,7 @@ function repair(text: string): string {
       if (at - start <= 9 && isMissingWord(text.slice(start, at))) {
         repaired += `${text.slice(copied, start)}null`;
         copied = at;
+        words += 1;
       }
     } else at += 1;
   }

@@ -1,8 +1,9 @@
-// HOT PATH: decodeData and decodeScalar once per telemetry message
+// HOT PATH: once per message; 0.4 µs for one value, 0.8 µs for five, of which JSON.parse 0.2 and 0.5
 import type { Buffer } from 'node:buffer';
 import { PACKET_BYTES_MAX, Refusal } from './contract.ts';
 import { isMissingWord, readJson, readText } from './json-text.ts';
-import { isMetricName, SampleReader, textFaultOf } from './sample-reader.ts';
+import { isMetricName } from './metric-name.ts';
+import { SampleReader, textFaultOf } from './sample-reader.ts';
 
 export { Refusal } from './contract.ts';
 

@@ -35,14 +35,22 @@ export function resolveTime(
   receivedMicros: number,
   limits: TimeLimits,
 ): ResolvedTime | 'too_old' {
+  let timeMicros: number;
+  let quality: Quality;
   if (sample.tsMicros !== null) {
-    const timeMicros = sample.tsMicros;
-    if (timeMicros < CLOCK_SET_MICROS) return receipt(sample, receivedMicros, QUALITY.serverTs);
-    return within(timeMicros, QUALITY.device, sample, receivedMicros, limits);
+    if (sample.tsMicros < CLOCK_SET_MICROS)
+      return receipt(sample, receivedMicros, QUALITY.serverTs);
+    timeMicros = sample.tsMicros;
+    quality = QUALITY.device;
+  } else if (sample.ageMs !== null) {
+    timeMicros = receivedMicros - Math.round(sample.ageMs * 1000);
+    quality = QUALITY.age;
+  } else return receipt(sample, receivedMicros, QUALITY.receipt);
+  if (timeMicros < receivedMicros - limits.ageMaxMs * 1000) return 'too_old';
+  if (timeMicros > receivedMicros + limits.aheadMaxMs * 1000) {
+    return receipt(sample, receivedMicros, QUALITY.serverTs);
   }
-  if (sample.ageMs === null) return receipt(sample, receivedMicros, QUALITY.receipt);
-  const timeMicros = receivedMicros - Math.round(sample.ageMs * 1000);
-  return within(timeMicros, QUALITY.age, sample, receivedMicros, limits);
+  return { timeMicros, quality };
 }
 
 /**
@@ -64,20 +72,6 @@ export class ReceiptClock {
     this.#lastMicros = free > nowMicros && !isSetBack ? free : nowMicros;
     return this.#lastMicros;
   }
-}
-
-function within(
-  timeMicros: number,
-  quality: Quality,
-  sample: StatedTime,
-  receivedMicros: number,
-  limits: TimeLimits,
-): ResolvedTime | 'too_old' {
-  if (timeMicros < receivedMicros - limits.ageMaxMs * 1000) return 'too_old';
-  if (timeMicros > receivedMicros + limits.aheadMaxMs * 1000) {
-    return receipt(sample, receivedMicros, QUALITY.serverTs);
-  }
-  return { timeMicros, quality };
 }
 
 function receipt(sample: StatedTime, receivedMicros: number, quality: Quality): ResolvedTime {

@@ -3,8 +3,9 @@ import type { Logger } from '../log.ts';
 import { reasonOf } from '../errors.ts';
 import { makeUuidV7 } from '../drizzle/uuid-v7.ts';
 import { Batch, type LatestColumns } from './batch.ts';
+import type { Message } from './message.ts';
 import type { IngestMetrics } from './metrics.ts';
-import type { ReadingStore, Stored } from './reading-store.ts';
+import type { Stored } from './reading-store.ts';
 import { classifyStoreFault } from './store-fault.ts';
 
 /** Bounds of the writer. */
@@ -21,6 +22,15 @@ export interface WriterLimits {
 /** Waits between attempts while the database is away: doubling, with jitter of a half. */
 const RETRY_MS_MIN = 50;
 const RETRY_MS_MAX = 2000;
+
+/** Where batches go; see `ReadingStore`, which is the only one in the program. */
+export interface BatchStore {
+  insert(batch: Batch, latest: LatestColumns): Promise<Stored>;
+  insertNew(batch: Batch, first: number, end: number): Promise<Stored>;
+  insertQuarantine(message: Message): Promise<Stored>;
+  forgetPartitions(): void;
+  close(): Promise<void>;
+}
 
 /** Batches below this size are not worth a wait. */
 const LINGER_MESSAGES_MIN = 64;
@@ -41,7 +51,7 @@ interface Sealed {
  * answer to a COMMIT was lost, the batch is written again, and the key of `reading` drops the copy.
  */
 export class BatchWriter {
-  readonly #store: ReadingStore;
+  readonly #store: BatchStore;
   readonly #limits: WriterLimits;
   readonly #metrics: IngestMetrics;
   readonly #log: Logger;
@@ -55,7 +65,7 @@ export class BatchWriter {
   #isStopped = false;
   #isAway = false;
 
-  constructor(store: ReadingStore, limits: WriterLimits, metrics: IngestMetrics, log: Logger) {
+  constructor(store: BatchStore, limits: WriterLimits, metrics: IngestMetrics, log: Logger) {
     this.#store = store;
     this.#limits = limits;
     this.#metrics = metrics;

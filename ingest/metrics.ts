@@ -15,6 +15,7 @@ export interface IngestGauges {
 
 /** Ways in which a message ends without being stored or quarantined. It was not acknowledged then. */
 export const DROP_REASONS = ['rate', 'held_bytes'] as const;
+/** One of {@link DROP_REASONS}. */
 export type DropReason = (typeof DROP_REASONS)[number];
 
 /**

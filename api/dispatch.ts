@@ -1,0 +1,113 @@
+import type { Socket } from 'node:net';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { InternalError, RequestInvalidError, RouteNotFoundError } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import type { AdminPrincipal, KeyVerdict } from '../registry/principal.ts';
+import { authorize } from './authorize.ts';
+import { schemaOf } from './documentation.ts';
+import { toAppError, toProblem } from './problem.ts';
+import type { Answer, Route } from './route.ts';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Whose key the request carries; null on a public route. */
+    principal: AdminPrincipal | null;
+  }
+}
+
+/**
+ * Makes Fastify serve a line of the table: rights first, before the body is read; then the schemas; then
+ * the handler.
+ */
+export function addRoute(
+  app: FastifyInstance,
+  route: Route,
+  verifyKey: (key: string) => Promise<KeyVerdict>,
+): void {
+  app.route({
+    method: route.method,
+    url: route.path.replaceAll(/\{(\w+)\}/g, ':$1'),
+    schema: schemaOf(route),
+    async onRequest(request) {
+      request.principal = await authorize(route.role, request.headers.authorization, verifyKey);
+    },
+    async handler(request, reply) {
+      const { principal, params, query, body } = request;
+      // On an admin route `authorize` has set it, or thrown.
+      const answer = await route.handle({ principal: principal as never, params, query, body });
+      return sendAnswer(reply, answer);
+    },
+  });
+}
+
+/** Makes every error an `application/problem+json`. Unexpected ones are logged, others are not ours. */
+export function answerErrors(app: FastifyInstance, log: Logger): void {
+  app.setErrorHandler((thrown, request, reply) => sendError(thrown, request, reply, log));
+  app.setNotFoundHandler((request) => {
+    const path = (request.url.split('?')[0] ?? '').slice(0, 100);
+    throw new RouteNotFoundError(request.method, path);
+  });
+}
+
+/** Answers an error of a request. */
+export function sendError(
+  thrown: unknown,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  log: Logger,
+): FastifyReply {
+  const error = toAppError(thrown);
+  if (error instanceof InternalError) {
+    log.error(
+      { err: error.cause, requestId: request.id, method: request.method },
+      'request failed',
+    );
+  }
+  const { status, headers, body } = toProblem(error, request.id);
+  return sendAnswer(reply, { status, headers, body });
+}
+
+/** What Node tells of bytes that are no HTTP request, of headers that are too large or come too slowly. */
+const PARSER_FAULTS: ReadonlyMap<string, { status: number; line: string; fault: string }> = new Map(
+  [
+    [
+      'ERR_HTTP_REQUEST_TIMEOUT',
+      { status: 408, line: '408 Request Timeout', fault: 'the request came too slowly' },
+    ],
+    [
+      'HPE_HEADER_OVERFLOW',
+      {
+        status: 431,
+        line: '431 Request Header Fields Too Large',
+        fault: 'the headers are larger than 16 KiB',
+      },
+    ],
+  ],
+);
+const NO_HTTP = { status: 400, line: '400 Bad Request', fault: 'this is not HTTP' };
+
+/** Answers bytes that did not become a request, and ends the connection. */
+export function refuseBytes(error: Error & { code?: string }, socket: Socket): void {
+  if (!socket.writable || error.code === 'ECONNRESET') {
+    socket.destroy();
+    return;
+  }
+  const { status, line, fault } = PARSER_FAULTS.get(error.code ?? '') ?? NO_HTTP;
+  const { headers, body } = toProblem(new RequestInvalidError([fault], status), '');
+  const text = JSON.stringify(body);
+  socket.end(
+    [
+      `HTTP/1.1 ${line}`,
+      `content-type: ${headers['content-type'] ?? ''}`,
+      `content-length: ${Buffer.byteLength(text)}`,
+      'connection: close',
+      '',
+      text,
+    ].join('\r\n'),
+    () => socket.destroy(),
+  );
+}
+
+function sendAnswer(reply: FastifyReply, { status, headers = {}, body }: Answer): FastifyReply {
+  return reply.code(status).headers(headers).send(body);
+}

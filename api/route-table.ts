@@ -1,0 +1,51 @@
+import type { Registry as MetricsRegistry } from 'prom-client';
+import { z } from 'zod';
+import type { History } from '../ingest/history.ts';
+import type { Quarantine } from '../ingest/quarantine.ts';
+import type { Registry } from '../registry/registry.ts';
+import { defineRoute, type Route } from './route.ts';
+import { deviceRoutes } from './routes/devices.ts';
+import { keyRoutes } from './routes/keys.ts';
+import { operationRoutes, type Health } from './routes/operation.ts';
+import { quarantineRoutes } from './routes/quarantine.ts';
+import { readingRoutes } from './routes/readings.ts';
+
+/** What the routes work with. */
+export interface RouteDeps {
+  readonly registry: Pick<Registry, 'devices' | 'apiKeys' | 'metricList'>;
+  readonly history: History;
+  readonly quarantine: Quarantine;
+  readonly health: Health;
+  readonly metricsRegistry: MetricsRegistry;
+  /** Of the program, as `/health/live` and the OpenAPI document tell it. */
+  readonly version: string;
+  /** Largest `limit` of a list. */
+  readonly pageRowsMax: number;
+}
+
+/**
+ * Every route of the API, in the order of the documentation.
+ * @param openApi makes the OpenAPI document once all routes are known.
+ */
+export function createRouteTable(deps: RouteDeps, openApi: () => object): Route[] {
+  const { registry, history, quarantine, pageRowsMax } = deps;
+  const { devices, apiKeys, metricList } = registry;
+  return [
+    ...deviceRoutes(devices, pageRowsMax),
+    ...keyRoutes(apiKeys, pageRowsMax),
+    ...readingRoutes({ devices, metricList, history, pageRowsMax }),
+    ...quarantineRoutes(quarantine, devices, pageRowsMax),
+    ...operationRoutes(deps.health, deps.metricsRegistry, deps.version),
+    defineRoute({
+      method: 'GET',
+      path: '/openapi.json',
+      role: 'public',
+      tag: 'operation',
+      summary: 'This document; /docs shows it to people',
+      answers: { 200: { description: 'OpenAPI 3.1.', schema: z.looseObject({}) } },
+      async handle() {
+        return { status: 200, body: openApi() };
+      },
+    }),
+  ];
+}

@@ -1,0 +1,84 @@
+import { z } from 'zod';
+import type { AdminPrincipal } from '../registry/principal.ts';
+
+/** Who may use a route. `public`: anybody. `admin`: an admin key, within its own organization. */
+export type Role = 'public' | 'admin';
+
+/** A checked request, as a route's handler gets it. */
+export interface RouteRequest<R extends Role, Params, Query, Body> {
+  /** Whose key it is. Of a public route nobody's. */
+  readonly principal: R extends 'admin' ? AdminPrincipal : null;
+  readonly params: Params;
+  readonly query: Query;
+  readonly body: Body;
+}
+
+/** What a handler answers. A string or a Buffer goes out as it is, everything else as JSON. */
+export interface Answer {
+  readonly status: number;
+  readonly body?: unknown;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** One answer in the OpenAPI document. It is not enforced at run time; tests hold answers against it. */
+export interface DocumentedAnswer {
+  readonly description: string;
+  /** Null: no body. */
+  readonly schema: z.ZodType | null;
+  /** `application/json` unless said otherwise. */
+  readonly contentType?: string;
+}
+
+/** One line of the table of routes. A route without a role does not compile. */
+export interface Route<
+  R extends Role = Role,
+  Params extends z.ZodType = z.ZodType,
+  Query extends z.ZodType = z.ZodType,
+  Body extends z.ZodType = z.ZodType,
+> {
+  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  /** As OpenAPI writes it: `/api/v1/devices/{device}`. */
+  readonly path: string;
+  readonly role: R;
+  readonly tag: 'devices' | 'keys' | 'readings' | 'quarantine' | 'operation';
+  readonly summary: string;
+  readonly description?: string;
+  readonly params: Params;
+  readonly query: Query;
+  readonly body: Body;
+  readonly answers: Readonly<Record<number, DocumentedAnswer>>;
+  handle(
+    request: RouteRequest<R, z.output<Params>, z.output<Query>, z.output<Body>>,
+  ): Promise<Answer>;
+}
+
+/** What a route takes that has no such part: nothing at all. */
+export const NOTHING = z.strictObject({});
+/** The body of a route that reads none. */
+export const NO_BODY = z.unknown();
+
+type NoMembers = typeof NOTHING;
+type NoBody = typeof NO_BODY;
+
+/** A route as it is written down; parts that it does not take are left out. */
+type Definition<
+  R extends Role,
+  Params extends z.ZodType,
+  Query extends z.ZodType,
+  Body extends z.ZodType,
+> = Omit<Route<R, Params, Query, Body>, 'params' | 'query' | 'body'> & {
+  readonly params?: Params;
+  readonly query?: Query;
+  readonly body?: Body;
+};
+
+/** Makes a line of the table. What is left out is refused: unknown members of a query are an error. */
+export function defineRoute<
+  R extends Role,
+  Params extends z.ZodType = NoMembers,
+  Query extends z.ZodType = NoMembers,
+  Body extends z.ZodType = NoBody,
+>(definition: Definition<R, Params, Query, Body>): Route {
+  // The table holds routes of every shape; what a handler gets was checked with its own schemas.
+  return { params: NOTHING, query: NOTHING, body: NO_BODY, ...definition } as unknown as Route;
+}

@@ -1,0 +1,323 @@
+import { Registry as MetricsRegistry, collectDefaultMetrics } from 'prom-client';
+import { createApi } from './api/server.ts';
+import { Broker } from './broker/broker.ts';
+import {
+  createWebSocketIntake,
+  listenTcp,
+  listenTls,
+  type AcceptConnection,
+  type Listener,
+} from './broker/listeners.ts';
+import type { Config } from './config.ts';
+import { lockDataFolder } from './drizzle/data-folder-lock.ts';
+import { openDatabase, type Database } from './drizzle/database.ts';
+import { findPackageRoot } from './drizzle/package-root.ts';
+import { startEmbedded } from './drizzle/embedded.ts';
+import { createHistory } from './ingest/history.ts';
+import { Ingest } from './ingest/ingest.ts';
+import type { Lane } from './ingest/lane.ts';
+import { createQuarantine, type Quarantine } from './ingest/quarantine.ts';
+import { reasonOf } from './errors.ts';
+import {
+  closeRevoked,
+  createHealth,
+  ingestLimits,
+  readVersion,
+  toBrokerVerdict,
+} from './joints.ts';
+import { createLog, type Logger } from './log.ts';
+import type { Credentials } from './registry/credentials-file.ts';
+import { ensureCredentials, writeAddresses } from './registry/first-start.ts';
+import { createRegistry, type Registry } from './registry/registry.ts';
+
+/** Where the program can be reached. */
+export interface Addresses {
+  readonly mqttUrl: string;
+  /** Null when TLS is off. */
+  readonly mqttsUrl: string | null;
+  readonly wsUrl: string;
+  readonly httpUrl: string;
+  /** The database without user and password. */
+  readonly database: string;
+}
+
+/** What is known once everything listens. */
+export interface Started {
+  readonly addresses: Addresses;
+  /** Null when `credentials.json` is missing and none was to be made. */
+  readonly credentials: Credentials | null;
+  /** True when the credentials are new, and so worth showing this once. */
+  readonly isIssued: boolean;
+}
+
+/** What a caller may change of a program in its own process. */
+export interface Overrides {
+  readonly log?: Logger;
+  /** Issue new keys and write them to `credentials.json`. */
+  readonly newAdminKey?: boolean;
+}
+
+/** The program in one object: tests and the demo run it in their own process. */
+export interface App {
+  /** Brings everything up, or, when something fails, takes down what was up and throws. */
+  start(): Promise<void>;
+  /** Takes everything down in reverse order; what was taken in is stored first. May be called twice. */
+  stop(): Promise<void>;
+  /** @throws {Error} before {@link start} has ended. */
+  readonly started: Started;
+}
+
+/** Joins the parts. Nothing happens before {@link App.start}. */
+export function createApp(config: Config, overrides: Overrides = {}): App {
+  const stops: { name: string; close: () => Promise<void> }[] = [];
+  const log = overrides.log ?? createLog(config.LOG_LEVEL);
+  let started: Started | null = null;
+  let starting: Promise<void> | null = null;
+  let stopping: Promise<void> | null = null;
+
+  const takeDown = async (): Promise<void> => {
+    for (let last = stops.pop(); last !== undefined; last = stops.pop()) {
+      try {
+        await last.close();
+      } catch (err) {
+        log.error({ err, part: last.name }, 'part not stopped cleanly');
+      }
+    }
+  };
+  const comeUp = async (): Promise<void> => {
+    try {
+      started = await bringUp(config, overrides, log, (name, close) => {
+        stops.push({ name, close });
+        if (stopping !== null) throw new Error('stopped during start');
+      });
+    } catch (cause) {
+      await takeDown();
+      throw cause;
+    }
+  };
+  return {
+    start() {
+      starting ??= comeUp();
+      return starting;
+    },
+    stop() {
+      stopping ??= (starting ?? Promise.resolve()).then(takeDown, takeDown);
+      return stopping;
+    },
+    get started() {
+      if (started === null) throw new Error('the program has not been started');
+      return started;
+    },
+  };
+}
+
+type OnStop = (name: string, close: () => Promise<void>) => void;
+
+/** What every step of the start is given. */
+interface Context {
+  readonly config: Config;
+  readonly overrides: Overrides;
+  readonly log: Logger;
+  readonly metricsRegistry: MetricsRegistry;
+  /** Registers the end of a part right behind its beginning; ends run in reverse order. */
+  readonly onStop: OnStop;
+}
+
+/** The parts in the order in which a message meets them. */
+async function bringUp(
+  config: Config,
+  overrides: Overrides,
+  log: Logger,
+  onStop: OnStop,
+): Promise<Started> {
+  const metricsRegistry = new MetricsRegistry();
+  collectDefaultMetrics({ register: metricsRegistry });
+  const context: Context = { config, overrides, log, metricsRegistry, onStop };
+  const database = await openStorage(context);
+  const registry = await openRegistry(context, database);
+  const first = await ensureCredentials({
+    database,
+    dataDir: config.DATA_DIR,
+    reissue: config.DATABASE_URL === '' || overrides.newAdminKey === true,
+  });
+  const ingest = await openIngest(context, database);
+  const broker = await openBroker(context, registry, ingest);
+  const addresses = await listen(context, { database, registry, ingest, broker });
+  if (first.credentials === null) return { addresses, credentials: null, isIssued: false };
+  const credentials = await writeAddresses(config.DATA_DIR, first.credentials, addresses);
+  return { addresses, credentials, isIssued: first.issued };
+}
+
+async function openStorage({ config, log, onStop }: Context): Promise<Database> {
+  onStop('data folder', await lockDataFolder(config.DATA_DIR));
+  let url = config.DATABASE_URL;
+  if (url === '') {
+    const embedded = await startEmbedded({ dataDir: config.DATA_DIR, log });
+    onStop('embedded database', () => embedded.stop());
+    url = embedded.url;
+  }
+  const database = await openDatabase({
+    url,
+    connectionsMax: config.DATABASE_CONNECTIONS_MAX,
+    timeoutMs: config.DATABASE_TIMEOUT_S * 1000,
+    log,
+  });
+  onStop('database', () => database.close());
+  return database;
+}
+
+async function openRegistry(context: Context, database: Database): Promise<Registry> {
+  const { config, log, metricsRegistry, onStop } = context;
+  const registry = createRegistry({
+    database,
+    metricsRegistry,
+    log,
+    devicesMax: config.ORGANIZATION_DEVICES_MAX,
+    databaseTimeoutMs: config.DATABASE_TIMEOUT_S * 1000,
+  });
+  await registry.start();
+  onStop('registry', () => registry.stop());
+  return registry;
+}
+
+async function openIngest(context: Context, database: Database): Promise<Ingest> {
+  const { config, log, metricsRegistry, onStop } = context;
+  const ingest = new Ingest({
+    database,
+    limits: ingestLimits(config),
+    registry: metricsRegistry,
+    log,
+  });
+  await ingest.start();
+  onStop('ingest', () => ingest.stop());
+  return ingest;
+}
+
+async function openBroker(context: Context, registry: Registry, ingest: Ingest): Promise<Broker> {
+  const { config, log, metricsRegistry, onStop } = context;
+  const broker = new Broker({
+    verifyKey: async (key) => toBrokerVerdict(await registry.verifyKey(key)),
+    ingest: {
+      openLane: ({ organizationId, deviceId }) => ingest.openLane(organizationId, deviceId),
+      closeLane: (lane) => ingest.closeLane(lane as Lane),
+      accept: (lane, publication) => ingest.accept(lane as Lane, publication),
+    },
+    limits: {
+      connectionsMax: config.CONNECTIONS_MAX,
+      addressConnectionsMax: config.ADDRESS_CONNECTIONS_MAX,
+      packetBytesMax: config.PACKET_BYTES_MAX,
+      connectDeadlineMs: config.CONNECT_DEADLINE_S * 1000,
+    },
+    registry: metricsRegistry,
+    log,
+  });
+  await broker.start();
+  closeRevoked(registry, broker, log);
+  onStop('broker', async () => {
+    const shutdownMs = config.SHUTDOWN_TIMEOUT_S * 1000;
+    broker.pause();
+    await ingest.drain(shutdownMs / 2);
+    await broker.stop();
+    await ingest.drain(shutdownMs / 2);
+  });
+  return broker;
+}
+
+interface Parts {
+  readonly database: Database;
+  readonly registry: Registry;
+  readonly ingest: Ingest;
+  readonly broker: Broker;
+}
+
+/** Opens the listeners last: who can connect finds everything in place. */
+async function listen(context: Context, parts: Parts): Promise<Addresses> {
+  const { config, log, onStop } = context;
+  const accept: AcceptConnection = (...connection) => parts.broker.accept(...connection);
+  const tcp = await listenTcp(
+    { host: config.MQTT_HOST, port: config.MQTT_PORT, key: 'MQTT_PORT' },
+    accept,
+  );
+  onStop('MQTT listener', () => tcp.close());
+  const tls = await listenTlsWhenSet(context, accept);
+  const http = await openApi(context, parts, accept);
+  const addresses: Addresses = {
+    mqttUrl: `mqtt://${urlHost(config.MQTT_HOST)}:${tcp.port}`,
+    mqttsUrl: tls === null ? null : `mqtts://${urlHost(config.MQTT_HOST)}:${tls.port}`,
+    wsUrl: `ws://${urlHost(config.HTTP_HOST)}:${http.port}/mqtt`,
+    httpUrl: `http://${urlHost(config.HTTP_HOST)}:${http.port}`,
+    database: describeDatabase(config, parts.database),
+  };
+  log.info({ ...addresses }, 'listening');
+  return addresses;
+}
+
+async function listenTlsWhenSet(
+  { config, log, onStop }: Context,
+  accept: AcceptConnection,
+): Promise<Listener | null> {
+  if (config.TLS_CERT_FILE === '') return null;
+  const tls = await listenTls(
+    { host: config.MQTT_HOST, port: config.MQTTS_PORT, key: 'MQTTS_PORT' },
+    { certFile: config.TLS_CERT_FILE, keyFile: config.TLS_KEY_FILE },
+    config.CONNECT_DEADLINE_S * 1000,
+    accept,
+    log,
+  );
+  onStop('MQTT over TLS listener', () => tls.close());
+  return tls;
+}
+
+/** HTTP, and MQTT over WebSocket on the same port. */
+async function openApi(
+  { config, log, metricsRegistry, onStop }: Context,
+  { database, registry, ingest }: Parts,
+  accept: AcceptConnection,
+): Promise<{ port: number }> {
+  const { pool } = database;
+  const quarantine = createQuarantine({ pool });
+  const pruning = setInterval(() => pruneQuarantine(config, quarantine, log), PRUNE_MS);
+  onStop('quarantine', async () => clearInterval(pruning));
+  const api = await createApi({
+    log,
+    registry,
+    history: createHistory({ pool }),
+    quarantine,
+    health: createHealth(database, ingest),
+    metricsRegistry,
+    version: readVersion(findPackageRoot()),
+    pageRowsMax: config.PAGE_ROWS_MAX,
+  });
+  const webSockets = createWebSocketIntake(config.PACKET_BYTES_MAX, accept);
+  api.server.on('upgrade', (...upgrade) => webSockets.upgrade(...upgrade));
+  const { port } = await api.listen({ host: config.HTTP_HOST, port: config.HTTP_PORT });
+  onStop('HTTP listener', async () => {
+    webSockets.close();
+    await api.close();
+  });
+  return { port };
+}
+
+const PRUNE_MS = 60_000;
+
+function pruneQuarantine(config: Config, quarantine: Quarantine, log: Logger): void {
+  const bounds = {
+    ageMaxMs: config.QUARANTINE_AGE_MAX_D * 86_400_000,
+    rowsPerDeviceMax: config.QUARANTINE_ROWS_PER_DEVICE_MAX,
+  };
+  quarantine.prune(bounds).catch((err: unknown) => {
+    log.warn({ err: reasonOf(err) }, 'quarantine not pruned, will be tried again');
+  });
+}
+
+/** What a client on this machine can put into a URL for an address that stands for all of them. */
+function urlHost(host: string): string {
+  if (host === '0.0.0.0' || host === '::') return '127.0.0.1';
+  return host.includes(':') ? `[${host}]` : host;
+}
+
+function describeDatabase(config: Config, { serverVersion, capabilities }: Database): string {
+  const place = config.DATABASE_URL === '' ? 'embedded' : 'external';
+  const kind = capabilities.hypertables ? 'with TimescaleDB' : 'native partitions';
+  return `PostgreSQL ${serverVersion}, ${place}, ${kind}`;
+}

@@ -1,0 +1,170 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import pg from 'pg';
+import { findPackageRoot } from '../drizzle/package-root.ts';
+import { ToolFailedError } from '../errors.ts';
+import { ApiClient } from './api-client.ts';
+import {
+  durationOption,
+  interruption,
+  runTool,
+  textOption,
+  type GivenOptions,
+  type OptionTable,
+} from './command-line.ts';
+import { findDatabaseUrl } from './database-address.ts';
+import { provisionFleet } from './fleet-keys.ts';
+import {
+  findServerPid,
+  measureScenario,
+  type Durations,
+  type ScenarioResult,
+  type Subject,
+} from './measurement.ts';
+import { startProgram, stopLeftDatabase, type Program } from './program.ts';
+import { createProgress, type Progress } from './progress.ts';
+import { describeRun, isConserved, resultsDocument, resultTable, verdicts } from './results.ts';
+import { scenarios, type Scenario } from './scenarios.ts';
+import { makeScratchFolder, type ScratchFolder } from './scratch-folder.ts';
+
+const HELP = `Measures how many messages a second Puback stores and acknowledges, and what a message costs.
+It starts the program on a temporary data folder with the limits lifted, or on DATABASE_URL when that
+is set. A full run writes bench/RESULTS.md.
+
+  npm run bench -- [options]
+
+  --quick          a few seconds each, to see that it works; writes no file
+  --only a,c       these loads alone; writes no file
+  --seconds D      measured time of each load                                  (15)
+  --help
+
+${scenarios.map(({ id, title }) => `  (${id}) ${title}`).join('\n')}
+
+Exit status: 0 done, 1 other rows were stored than were acknowledged, 2 the run could not take place.
+`;
+
+const OPTIONS: OptionTable = {
+  quick: { type: 'boolean' },
+  only: { type: 'string' },
+  seconds: { type: 'string' },
+};
+
+const LIFTED_LIMITS = {
+  MQTT_PORT: '0',
+  HTTP_PORT: '0',
+  DEVICE_MESSAGES_PER_S: '0',
+  DEVICE_POINTS_PER_S: '0',
+  ADDRESS_CONNECTIONS_MAX: '0',
+  LOG_LEVEL: 'warn',
+};
+
+await runTool(HELP, OPTIONS, async (options) => {
+  const chosen = chooseScenarios(textOption(options, 'only', ''));
+  const durations = chooseDurations(options);
+  const progress = createProgress(process.stderr);
+  const interrupted = interruption();
+  const scratch = await makeScratchFolder('bench');
+  try {
+    progress.step('starting the program');
+    const { dataDir, logFile } = scratch;
+    const program = await startProgram({
+      dataDir,
+      logFile,
+      environment: LIFTED_LIMITS,
+      // A database of an earlier run has an organization whose keys nobody knows any more.
+      arguments: ['--new-admin-key'],
+    });
+    interrupted.addEventListener('abort', () => program.kill('SIGTERM'));
+    try {
+      return await bench(program, scratch, chosen, durations, progress);
+    } finally {
+      await program.stop();
+    }
+  } finally {
+    progress.end();
+    await stopLeftDatabase(scratch.dataDir);
+    await scratch.remove();
+  }
+});
+
+async function bench(
+  program: Program,
+  scratch: ScratchFolder,
+  chosen: readonly Scenario[],
+  durations: Durations,
+  progress: Progress,
+): Promise<number> {
+  const keysFiles = await writeKeys(program, scratch, chosen, progress);
+  const databaseUrl = await findDatabaseUrl(scratch.dataDir);
+  const client = new pg.Client({ connectionString: databaseUrl });
+  await client.connect();
+  try {
+    const subject: Subject = {
+      programPid: program.pid,
+      databasePid: await findServerPid(client),
+      databaseUrl,
+      mqttUrl: program.credentials.mqttUrl,
+      client,
+    };
+    const results: ScenarioResult[] = [];
+    for (const scenario of chosen) {
+      progress.step(`(${scenario.id}) ${scenario.title}`);
+      const keysFile = keysFiles.get(scenario) ?? '';
+      results.push(await measureScenario(subject, scenario, durations, keysFile));
+    }
+    progress.end();
+    process.stdout.write(`${resultTable(results)}\n\n${verdicts(results).join('\n')}\n`);
+    if (process.argv.length === 2) {
+      const run = await describeRun(client, 'npm run bench');
+      const path = join(findPackageRoot(), 'bench', 'RESULTS.md');
+      await writeFile(path, resultsDocument(run, durations, results));
+      process.stdout.write(`\nwritten to ${path}\n`);
+    }
+    return results.every(isConserved) ? 0 : 1;
+  } finally {
+    await client.end();
+  }
+}
+
+/**
+ * Makes devices and keys, one for each connection of each load. No device is in two loads: the times of
+ * one load run ahead of the clock, and would meet those of the next.
+ */
+async function writeKeys(
+  program: Program,
+  scratch: ScratchFolder,
+  chosen: readonly Scenario[],
+  progress: Progress,
+): Promise<Map<Scenario, string>> {
+  const { httpUrl, adminKey } = program.credentials;
+  const count = chosen.reduce((sum, { connections }) => sum + connections, 0);
+  const name = { prefix: 'bench', keyName: 'bench', tags: ['bench'] };
+  const boards = await provisionFleet(new ApiClient(httpUrl, adminKey), name, count, (ready) => {
+    progress.show(`${ready} of ${count} devices have a key`);
+    return true;
+  });
+  const files = new Map<Scenario, string>();
+  for (const scenario of chosen) {
+    const path = join(scratch.path, `keys-${scenario.id}.json`);
+    const keys = boards.splice(0, scenario.connections);
+    await writeFile(path, JSON.stringify(keys), { mode: 0o600 });
+    files.set(scenario, path);
+  }
+  return files;
+}
+
+function chooseScenarios(only: string): readonly Scenario[] {
+  if (only === '') return scenarios;
+  const ids = only.split(',');
+  const unknown = ids.filter((id) => !scenarios.some((scenario) => scenario.id === id));
+  if (unknown.length > 0) {
+    const known = scenarios.map(({ id }) => id).join(', ');
+    throw new ToolFailedError(`--only knows ${known}, not ${unknown.join(', ')}`);
+  }
+  return scenarios.filter(({ id }) => ids.includes(id));
+}
+
+function chooseDurations(options: GivenOptions): Durations {
+  if (options['quick'] === true) return { warmupS: 1, measuredS: 3, ceilingS: 2 };
+  return { warmupS: 4, measuredS: durationOption(options, 'seconds', 15), ceilingS: 8 };
+}

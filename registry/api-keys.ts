@@ -1,0 +1,197 @@
+import { and, asc, count, eq, isNull, sql } from 'drizzle-orm';
+import type { NodePgDatabase } from 'drizzle-orm/node-postgres';
+import type { Database } from '../drizzle/database.ts';
+import { cutPage, type Page } from '../drizzle/page.ts';
+import { apiKey } from '../drizzle/schema.ts';
+import { guardStore } from '../drizzle/sqlstate.ts';
+import { inTransaction, type Transaction } from '../drizzle/transaction.ts';
+import { KeyLimitError, KeyNotFoundError } from '../errors.ts';
+import { makeKey, secretHash } from '../firmware-protocol/keys.ts';
+import { writeAudit } from './audit.ts';
+import { getDeviceRow } from './device-row.ts';
+import type { Author } from './devices.ts';
+import type { Revocations } from './revocations.ts';
+
+/** Active keys of one device: one in use, one to change to, and some for forgotten boards. */
+export const DEVICE_KEYS_MAX = 10;
+
+/** A key as it may be shown. Its secret is not kept. */
+export interface ApiKey {
+  /** Public part of the key. */
+  readonly keyId: string;
+  readonly name: string;
+  readonly createdAt: Date;
+  /** To the minute; null when never. */
+  readonly lastUsedAt: Date | null;
+  /** Null: the key is active. */
+  readonly revokedAt: Date | null;
+}
+
+/** A key that was just made, with the text that is shown this once. */
+export interface NewApiKey extends ApiKey {
+  readonly key: string;
+}
+
+/** A device's name within the organization that asks. */
+export interface DeviceRef {
+  readonly organizationId: number;
+  readonly device: string;
+}
+
+/** The keys of devices. Every function asks for the organization and sees no other. */
+export interface ApiKeys {
+  /** @throws {DeviceNotFoundError} @throws {KeyLimitError} */
+  createForDevice(author: Author, device: string, name: string): Promise<NewApiKey>;
+  /** In the order of creation, those after the key `after`. @throws {DeviceNotFoundError} */
+  list(query: DeviceRef & { limit: number; after: string | null }): Promise<Page<ApiKey>>;
+  /** @throws {DeviceNotFoundError} @throws {KeyNotFoundError} */
+  get(device: DeviceRef, keyId: string): Promise<ApiKey>;
+  /**
+   * Ends a key for good, with its live connection. Revoking it again changes nothing.
+   * @throws {DeviceNotFoundError} @throws {KeyNotFoundError}
+   */
+  revoke(author: Author, device: string, keyId: string): Promise<void>;
+  /** Those of these keys that would be accepted now; for looking at live connections again. */
+  activeKeyIds(keyIds: readonly string[]): Promise<Set<string>>;
+}
+
+/** What {@link createApiKeys} needs. */
+export interface ApiKeysDeps {
+  readonly database: Pick<Database, 'pool' | 'orm'>;
+  readonly revocations: Revocations;
+}
+
+/** Every function throws {@link StoreUnavailableError} when the database is away. */
+export function createApiKeys({ database, revocations }: ApiKeysDeps): ApiKeys {
+  const { pool, orm } = database;
+  return {
+    createForDevice: (author, device, name) =>
+      inTransaction(pool, async (transaction) => {
+        const { orm } = transaction;
+        const { deviceId } = await getDeviceRow(orm, author.organizationId, device, true);
+        await assertBelowLimit(orm, deviceId);
+        return insertKey(transaction, author, { deviceId, device, name });
+      }),
+
+    async list({ organizationId, device, limit, after }) {
+      const { deviceId } = await getDeviceRow(orm, organizationId, device);
+      const isNext =
+        after === null
+          ? undefined
+          : sql`(created_at, key_id) > (SELECT created_at, key_id FROM api_key WHERE key_id = ${after})`;
+      const query = orm.select().from(apiKey);
+      const rows = await guardStore(
+        query
+          .where(and(eq(apiKey.deviceId, deviceId), isNext))
+          .orderBy(asc(apiKey.createdAt), asc(apiKey.keyId))
+          .limit(limit + 1),
+      );
+      return cutPage(rows.map(keyOf), limit);
+    },
+
+    async get({ organizationId, device }, keyId) {
+      const { deviceId } = await getDeviceRow(orm, organizationId, device);
+      return keyOf(await getKeyRow(orm, deviceId, keyId));
+    },
+
+    async revoke(author, device, keyId) {
+      await inTransaction(pool, (transaction) =>
+        revokeKey(transaction, author, { device, keyId }, revocations),
+      );
+      revocations.tell({ keyId });
+    },
+
+    async activeKeyIds(keyIds) {
+      const { rows } = await guardStore(
+        pool.query<{ key_id: string }>(
+          `SELECT key_id FROM api_key
+           JOIN organization USING (organization_id)
+           LEFT JOIN device ON device.device_id = api_key.device_id
+           WHERE key_id = ANY($1) AND revoked_at IS NULL AND suspended_at IS NULL
+             AND disabled_at IS NULL`,
+          [keyIds],
+        ),
+      );
+      return new Set(rows.map((row) => row.key_id));
+    },
+  };
+}
+
+/** The device of a new key, or null and null for an admin key. */
+export interface KeyOwner {
+  readonly deviceId: number | null;
+  readonly device: string | null;
+  readonly name: string;
+}
+
+/** Makes a key in a transaction, without a look at the limit. */
+export async function insertKey(
+  { orm }: Transaction,
+  { organizationId, actor }: Author,
+  { deviceId, device, name }: KeyOwner,
+): Promise<NewApiKey> {
+  const kind = device === null ? 'admin' : 'device';
+  const made = makeKey(kind);
+  const keyId = made.publicId;
+  const hash = secretHash(made.secret);
+  // Of 62^8 ids one taken twice is no chance but a broken generator: the primary key fails it.
+  const values = { keyId, organizationId, deviceId, kind, name, secretHash: hash };
+  const [row] = await orm.insert(apiKey).values(values).returning();
+  if (row === undefined) throw new Error('an inserted key was not returned');
+  await writeAudit(orm, {
+    organizationId,
+    actor,
+    action: 'key.create',
+    subject: device === null ? `key/${keyId}` : `device/${device}/key/${keyId}`,
+    change: { name },
+  });
+  return { ...keyOf(row), key: made.key };
+}
+
+async function assertBelowLimit(orm: NodePgDatabase, deviceId: number): Promise<void> {
+  const [counted] = await orm
+    .select({ active: count() })
+    .from(apiKey)
+    .where(and(eq(apiKey.deviceId, deviceId), isNull(apiKey.revokedAt)));
+  if ((counted?.active ?? 0) >= DEVICE_KEYS_MAX) throw new KeyLimitError(DEVICE_KEYS_MAX);
+}
+
+async function revokeKey(
+  transaction: Transaction,
+  { organizationId, actor }: Author,
+  { device, keyId }: { device: string; keyId: string },
+  revocations: Revocations,
+): Promise<void> {
+  const { orm } = transaction;
+  const { deviceId } = await getDeviceRow(orm, organizationId, device, true);
+  const row = await getKeyRow(orm, deviceId, keyId);
+  if (row.revokedAt !== null) return;
+  await orm
+    .update(apiKey)
+    .set({ revokedAt: sql`now()` })
+    .where(eq(apiKey.keyId, keyId));
+  await revocations.announce(transaction, { keyId });
+  const subject = `device/${device}/key/${keyId}`;
+  await writeAudit(orm, { organizationId, actor, action: 'key.revoke', subject });
+}
+
+async function getKeyRow(
+  orm: Pick<NodePgDatabase, 'select'>,
+  deviceId: number,
+  keyId: string,
+): Promise<typeof apiKey.$inferSelect> {
+  if (!/^[0-9A-Za-z]{8}$/.test(keyId)) throw new KeyNotFoundError(keyId);
+  const [row] = await guardStore(
+    orm
+      .select()
+      .from(apiKey)
+      .where(and(eq(apiKey.deviceId, deviceId), eq(apiKey.keyId, keyId))),
+  );
+  if (row === undefined) throw new KeyNotFoundError(keyId);
+  return row;
+}
+
+function keyOf(row: typeof apiKey.$inferSelect): ApiKey {
+  const { keyId, name, createdAt, lastUsedAt, revokedAt } = row;
+  return { keyId, name, createdAt, lastUsedAt, revokedAt };
+}

@@ -1,0 +1,214 @@
+import { and, asc, count, eq, gt, sql } from 'drizzle-orm';
+import type { Database } from '../drizzle/database.ts';
+import { cutPage, type Page } from '../drizzle/page.ts';
+import { apiKey, device, organization } from '../drizzle/schema.ts';
+import { guardStore } from '../drizzle/sqlstate.ts';
+import { inTransaction, runUnbounded, type Transaction } from '../drizzle/transaction.ts';
+import { DeviceExistsError, DeviceLimitError } from '../errors.ts';
+import { writeAudit } from './audit.ts';
+import { getDeviceRow, type DeviceRow } from './device-row.ts';
+import type { Revocations } from './revocations.ts';
+
+/** A device as people know it. */
+export interface Device {
+  readonly deviceId: number;
+  readonly slug: string;
+  readonly displayName: string;
+  readonly tags: readonly string[];
+  /** Its keys are refused. */
+  readonly isDisabled: boolean;
+  readonly createdAt: Date;
+  readonly updatedAt: Date;
+}
+
+/** In whose name something is done: the organization it happens in, and the key for the audit trail. */
+export interface Author {
+  readonly organizationId: number;
+  readonly actor: string;
+}
+
+/** What a new device is given. */
+export interface NewDevice {
+  readonly slug: string;
+  /** The slug when left out. */
+  readonly displayName?: string | undefined;
+  readonly tags?: readonly string[] | undefined;
+}
+
+/** What of a device may be changed; what is left out stays. */
+export interface DeviceChange {
+  readonly displayName?: string | undefined;
+  readonly tags?: readonly string[] | undefined;
+  readonly isDisabled?: boolean | undefined;
+}
+
+/** The devices of all organizations. Every function asks for the organization and sees no other. */
+export interface Devices {
+  /** In the order of slugs, those after `after`. */
+  list(query: {
+    organizationId: number;
+    limit: number;
+    after: string | null;
+  }): Promise<Page<Device>>;
+  /** @throws {DeviceNotFoundError} */
+  get(organizationId: number, slug: string): Promise<Device>;
+  /** @throws {DeviceExistsError} @throws {DeviceLimitError} */
+  create(author: Author, wanted: NewDevice): Promise<Device>;
+  /** Disabling ends the live connection. @throws {DeviceNotFoundError} */
+  update(author: Author, slug: string, change: DeviceChange): Promise<Device>;
+  /**
+   * Deletes the device with its keys, readings and quarantine, all or nothing. Takes as long as its
+   * history needs, minutes for years of it. @throws {DeviceNotFoundError}
+   */
+  remove(author: Author, slug: string): Promise<void>;
+}
+
+/** What {@link createDevices} needs. */
+export interface DevicesDeps {
+  readonly database: Pick<Database, 'pool' | 'orm'>;
+  readonly revocations: Revocations;
+  /** Most devices of one organization. */
+  readonly devicesMax: number;
+}
+
+/** Every function throws {@link StoreUnavailableError} when the database is away. */
+export function createDevices({ database, revocations, devicesMax }: DevicesDeps): Devices {
+  const { pool, orm } = database;
+  return {
+    async list({ organizationId, limit, after }) {
+      const isNext = after === null ? undefined : gt(device.slug, after);
+      const query = orm.select().from(device);
+      const rows = await guardStore(
+        query
+          .where(and(eq(device.organizationId, organizationId), isNext))
+          .orderBy(asc(device.slug))
+          .limit(limit + 1),
+      );
+      return cutPage(rows.map(deviceOf), limit);
+    },
+
+    async get(organizationId, slug) {
+      return deviceOf(await getDeviceRow(orm, organizationId, slug));
+    },
+
+    create: (author, wanted) =>
+      inTransaction(pool, (transaction) => insertDevice(transaction, author, wanted, devicesMax)),
+
+    async update(author, slug, change) {
+      const updated = await inTransaction(pool, (transaction) =>
+        updateDevice(transaction, author, slug, change, revocations),
+      );
+      const { deviceId } = updated;
+      if (change.isDisabled !== undefined) {
+        revocations.tell({ deviceId, isRestored: !change.isDisabled });
+      }
+      return updated;
+    },
+
+    async remove(author, slug) {
+      const deviceId = await inTransaction(pool, (transaction) =>
+        deleteDevice(transaction, author, slug, revocations),
+      );
+      revocations.tell({ deviceId });
+    },
+  };
+}
+
+async function insertDevice(
+  { orm }: Transaction,
+  { organizationId, actor }: Author,
+  { slug, displayName = slug, tags = [] }: NewDevice,
+  devicesMax: number,
+): Promise<Device> {
+  // One at a time for each organization, so that the count stays true until COMMIT.
+  await orm
+    .select({ id: organization.organizationId })
+    .from(organization)
+    .where(eq(organization.organizationId, organizationId))
+    .for('no key update');
+  const [counted] = await orm
+    .select({ devices: count() })
+    .from(device)
+    .where(eq(device.organizationId, organizationId));
+  const values = { organizationId, slug, displayName, tags: [...tags] };
+  const [row] = await orm.insert(device).values(values).onConflictDoNothing().returning();
+  if (row === undefined) throw new DeviceExistsError(slug);
+  if ((counted?.devices ?? 0) >= devicesMax) throw new DeviceLimitError(devicesMax);
+  await writeAudit(orm, {
+    organizationId,
+    actor,
+    action: 'device.create',
+    subject: `device/${slug}`,
+    change: { displayName, tags },
+  });
+  return deviceOf(row);
+}
+
+async function updateDevice(
+  transaction: Transaction,
+  { organizationId, actor }: Author,
+  slug: string,
+  { displayName, tags, isDisabled }: DeviceChange,
+  revocations: Revocations,
+): Promise<Device> {
+  const { orm } = transaction;
+  const before = await getDeviceRow(orm, organizationId, slug, true);
+  const [row] = await orm
+    .update(device)
+    .set({
+      updatedAt: sql`now()`,
+      ...(displayName === undefined ? {} : { displayName }),
+      ...(tags === undefined ? {} : { tags: [...tags] }),
+      ...(isDisabled === undefined ? {} : { disabledAt: disabledAt(before, isDisabled) }),
+    })
+    .where(eq(device.deviceId, before.deviceId))
+    .returning();
+  if (row === undefined) throw new Error('a locked device is gone');
+  if (isDisabled !== undefined) {
+    await revocations.announce(transaction, { deviceId: row.deviceId, isRestored: !isDisabled });
+  }
+  await writeAudit(orm, {
+    organizationId,
+    actor,
+    action: 'device.update',
+    subject: `device/${slug}`,
+    change: { displayName, tags, disabled: isDisabled },
+  });
+  return deviceOf(row);
+}
+
+/** The time of the first disabling stays. */
+function disabledAt(before: DeviceRow, isDisabled: boolean): Date | null {
+  return isDisabled ? (before.disabledAt ?? new Date()) : null;
+}
+
+async function deleteDevice(
+  transaction: Transaction,
+  { organizationId, actor }: Author,
+  slug: string,
+  revocations: Revocations,
+): Promise<number> {
+  const { orm } = transaction;
+  const { deviceId } = await getDeviceRow(orm, organizationId, slug, true);
+  await runUnbounded(transaction, 'DELETE FROM reading WHERE device_id = $1', [deviceId]);
+  await runUnbounded(transaction, 'DELETE FROM device_latest WHERE device_id = $1', [deviceId]);
+  await runUnbounded(transaction, 'DELETE FROM quarantine WHERE device_id = $1', [deviceId]);
+  await orm.delete(apiKey).where(eq(apiKey.deviceId, deviceId));
+  await orm.delete(device).where(eq(device.deviceId, deviceId));
+  await revocations.announce(transaction, { deviceId });
+  const subject = `device/${slug}`;
+  await writeAudit(orm, { organizationId, actor, action: 'device.delete', subject });
+  return deviceId;
+}
+
+function deviceOf(row: DeviceRow): Device {
+  return {
+    deviceId: row.deviceId,
+    slug: row.slug,
+    displayName: row.displayName,
+    tags: row.tags,
+    isDisabled: row.disabledAt !== null,
+    createdAt: row.createdAt,
+    updatedAt: row.updatedAt,
+  };
+}

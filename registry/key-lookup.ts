@@ -1,0 +1,133 @@
+import type pg from 'pg';
+import { guardStore } from '../drizzle/sqlstate.ts';
+import type { Principal } from './principal.ts';
+
+/** What the database says of a key. */
+export interface KeyRecord {
+  readonly principal: Principal;
+  readonly secretHash: Buffer;
+  /** Null: the key is valid for who has the secret. */
+  readonly fault: 'revoked' | 'disabled' | 'suspended' | null;
+}
+
+/** Ids that one query asks for. */
+const BATCH_IDS_MAX = 500;
+/** Queries at once; more would only take connections of the pool from the API. */
+const QUERIES_MAX = 2;
+
+interface Waiter {
+  readonly resolve: (record: KeyRecord | null) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+interface KeyRow {
+  key_id: string;
+  kind: 'device' | 'admin';
+  secret_hash: Buffer;
+  organization_id: number;
+  organization: string;
+  device_id: number | null;
+  device: string | null;
+  is_revoked: boolean;
+  is_disabled: boolean;
+  is_suspended: boolean;
+}
+
+/**
+ * Reads keys by their public id. Ids that are asked for while queries are under way go together in the
+ * next query, and parallel questions for one id are one question: a fleet that reconnects costs a few
+ * queries, not one for each device.
+ */
+export class KeyLookup {
+  readonly #pool: pg.Pool;
+  #waiting = new Map<string, Waiter[]>();
+  #queries = 0;
+
+  constructor(pool: pg.Pool) {
+    this.#pool = pool;
+  }
+
+  /**
+   * @returns null when there is no such key.
+   * @throws {StoreUnavailableError} when the database is away.
+   */
+  find(keyId: string): Promise<KeyRecord | null> {
+    return new Promise((resolve, reject) => {
+      const waiters = this.#waiting.get(keyId);
+      if (waiters === undefined) this.#waiting.set(keyId, [{ resolve, reject }]);
+      else waiters.push({ resolve, reject });
+      this.#drain();
+    });
+  }
+
+  #drain(): void {
+    if (this.#queries >= QUERIES_MAX || this.#waiting.size === 0) return;
+    const batch = this.#takeBatch();
+    this.#queries += 1;
+    void this.#answer(batch).finally(() => {
+      this.#queries -= 1;
+      this.#drain();
+    });
+  }
+
+  #takeBatch(): Map<string, Waiter[]> {
+    if (this.#waiting.size <= BATCH_IDS_MAX) {
+      const all = this.#waiting;
+      this.#waiting = new Map();
+      return all;
+    }
+    const batch = new Map([...this.#waiting].slice(0, BATCH_IDS_MAX));
+    for (const keyId of batch.keys()) this.#waiting.delete(keyId);
+    return batch;
+  }
+
+  async #answer(batch: ReadonlyMap<string, readonly Waiter[]>): Promise<void> {
+    try {
+      const records = await this.#select([...batch.keys()]);
+      for (const [keyId, waiters] of batch) {
+        for (const waiter of waiters) waiter.resolve(records.get(keyId) ?? null);
+      }
+    } catch (error) {
+      for (const waiters of batch.values()) for (const waiter of waiters) waiter.reject(error);
+    }
+  }
+
+  async #select(keyIds: readonly string[]): Promise<Map<string, KeyRecord>> {
+    const { rows } = await guardStore(
+      this.#pool.query<KeyRow>({
+        name: 'find_keys',
+        text: `SELECT api_key.key_id, api_key.kind, api_key.secret_hash,
+                      organization.organization_id, organization.slug AS organization,
+                      device.device_id, device.slug AS device,
+                      api_key.revoked_at IS NOT NULL AS is_revoked,
+                      device.disabled_at IS NOT NULL AS is_disabled,
+                      organization.suspended_at IS NOT NULL AS is_suspended
+               FROM api_key
+               JOIN organization ON organization.organization_id = api_key.organization_id
+               LEFT JOIN device ON device.device_id = api_key.device_id
+               WHERE api_key.key_id = ANY($1)`,
+        values: [keyIds],
+      }),
+    );
+    return new Map(rows.map((row) => [row.key_id, recordOf(row)]));
+  }
+}
+
+function recordOf(row: KeyRow): KeyRecord {
+  const common = {
+    organizationId: row.organization_id,
+    organization: row.organization,
+    keyId: row.key_id,
+  };
+  const principal: Principal =
+    row.device_id === null || row.device === null
+      ? { kind: 'admin', ...common }
+      : { kind: 'device', ...common, deviceId: row.device_id, device: row.device };
+  return { principal, secretHash: row.secret_hash, fault: faultOf(row) };
+}
+
+function faultOf(row: KeyRow): KeyRecord['fault'] {
+  if (row.is_revoked) return 'revoked';
+  if (row.is_suspended) return 'suspended';
+  return row.is_disabled ? 'disabled' : null;
+}

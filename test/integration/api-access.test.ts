@@ -1,0 +1,194 @@
+import { connect } from 'node:net';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Route } from '../../api/route.ts';
+import { makeKey } from '../../firmware-protocol/keys.ts';
+import { createTestApi, type TestApi } from '../support/api.ts';
+
+let t: TestApi;
+let deviceKey: string;
+let keyId: string;
+beforeAll(async () => {
+  t = await createTestApi();
+  await t.send('POST', '/api/v1/devices', { device: 'mine' });
+  const made = await t.send('POST', '/api/v1/devices/mine/keys');
+  deviceKey = made.body.key;
+  keyId = made.body.keyId;
+});
+afterAll(() => t.stop());
+
+/** A body that the route's schema accepts, so that nothing but rights can refuse it. */
+function bodyFor({ method, path }: Route): unknown {
+  if (method === 'PATCH') return { displayName: 'taken' };
+  if (method !== 'POST') return undefined;
+  return path.endsWith('/keys') ? {} : { device: 'stolen' };
+}
+
+function pathOf({ path }: Route): string {
+  return path.replace('{device}', 'mine').replace('{keyId}', keyId);
+}
+
+describe('every route of the table', () => {
+  it('is public or for admin keys, and only operation is public', () => {
+    expect(t.api.routes.length).toBeGreaterThan(15);
+    for (const { role, tag } of t.api.routes) {
+      expect(role === 'public').toBe(tag === 'operation');
+    }
+  });
+
+  it('answers 401 without a key, with a device key, a wrong key and a key of no use', async () => {
+    const wrong = `${t.acme.adminKey.slice(0, 13)}${makeKey('admin').secret}000000`;
+    const keys = [null, deviceKey, makeKey('admin').key, wrong, 'x', 'x'.repeat(5000), `${keyId}`];
+    for (const route of t.api.routes.filter(({ role }) => role === 'admin')) {
+      const bodies = new Set<string>();
+      for (const key of keys) {
+        const answer = await t.send(route.method, pathOf(route), bodyFor(route), key);
+        expect(answer.status, `${route.method} ${route.path}`).toBe(401);
+        expect(answer.headers.get('www-authenticate')).toBe('Bearer realm="puback"');
+        bodies.add(JSON.stringify(answer.body));
+      }
+      expect(bodies.size).toBe(1);
+    }
+  });
+
+  it("answers 404 to another organization's admin key wherever a device is named", async () => {
+    const routes = t.api.routes.filter(({ path }) => path.includes('{device}'));
+    expect(routes.length).toBeGreaterThanOrEqual(9);
+    for (const route of routes) {
+      const answer = await t.send(route.method, pathOf(route), bodyFor(route), t.other.adminKey);
+      expect(answer, `${route.method} ${route.path}`).toMatchObject({
+        status: 404,
+        body: { code: 'DEVICE_NOT_FOUND' },
+      });
+    }
+    expect(await t.send('GET', '/api/v1/devices/mine')).toMatchObject({
+      body: { displayName: 'mine' },
+    });
+    const quarantine = await t.send(
+      'GET',
+      '/api/v1/quarantine?device=mine',
+      undefined,
+      t.other.adminKey,
+    );
+    expect(quarantine).toMatchObject({ status: 404 });
+  });
+
+  it('has answers in the OpenAPI document, and the document has nothing else', async () => {
+    const { body } = await t.send('GET', '/openapi.json', undefined, null);
+    expect(body.openapi).toBe('3.1.0');
+    const documented = Object.entries<Record<string, unknown>>(body.paths).flatMap(([path, at]) =>
+      Object.keys(at).map((method) => `${method.toUpperCase()} ${path}`),
+    );
+    const table = t.api.routes.map(({ method, path }) => `${method} ${path}`);
+    expect(documented.sort()).toEqual(table.sort());
+    const limit = body.paths['/api/v1/devices'].get.parameters.find(
+      ({ name }: { name: string }) => name === 'limit',
+    );
+    expect(limit.schema).toMatchObject({
+      type: 'integer',
+      minimum: 1,
+      maximum: 5000,
+      default: 100,
+    });
+    const readings = body.paths['/api/v1/devices/{device}/readings'].get;
+    expect(readings.security).toEqual([{ adminKey: [] }]);
+    expect(Object.keys(readings.responses).sort()).toEqual(['200', 'default']);
+  });
+});
+
+describe('hostile HTTP', () => {
+  it('refuses a body above 1 MiB with 413, whether announced or chunked', async () => {
+    const body = `{"device":"${'x'.repeat(1_100_000)}"}`;
+    expect(await t.send('POST', '/api/v1/devices', body)).toMatchObject({
+      status: 413,
+      body: { code: 'REQUEST_INVALID', status: 413 },
+    });
+    const chunked = await raw(
+      `POST /api/v1/devices HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${t.acme.adminKey}\r\n` +
+        `content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n` +
+        `110000\r\n${' '.repeat(0x110000)}\r\n`,
+    );
+    expect(chunked).toMatch(/^HTTP\/1\.1 413 /);
+  });
+
+  it('does not read the body of who has no key', async () => {
+    const answer = await raw(
+      'POST /api/v1/devices HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000\r\n' +
+        'content-type: application/json\r\n\r\n{',
+    );
+    expect(answer).toMatch(/^HTTP\/1\.1 401 /);
+  });
+
+  it('refuses headers above 16 KiB with 431', async () => {
+    const headers = Array.from({ length: 1000 }, (_, at) => `x-${at}: ${'y'.repeat(30)}\r\n`);
+    const answer = await raw(`GET /health/live HTTP/1.1\r\nhost: x\r\n${headers.join('')}\r\n`);
+    expect(answer).toMatch(/^HTTP\/1\.1 431 /);
+    expect(answer).toContain('application/problem+json');
+  });
+
+  it('refuses a request with two lengths, and bytes that are not HTTP', async () => {
+    const smuggled = await raw(
+      'POST /api/v1/devices HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n' +
+        'transfer-encoding: chunked\r\n\r\n0\r\n\r\n',
+    );
+    expect(smuggled).toMatch(/^HTTP\/1\.1 400 /);
+    const mqtt = await raw('\x10\x12\x00\x04MQTT\x04\x02\x00\x3c\x00\x06client');
+    expect(mqtt).toMatch(/^HTTP\/1\.1 400 /);
+    expect(mqtt).toContain('"code":"REQUEST_INVALID"');
+  });
+
+  it('ignores a method that a header asks for', async () => {
+    const answer = await fetch(`${t.url}/api/v1/devices/mine`, {
+      method: 'GET',
+      headers: {
+        authorization: `Bearer ${t.acme.adminKey}`,
+        'x-http-method-override': 'DELETE',
+      },
+    });
+    expect(answer.status).toBe(200);
+  });
+
+  it('answers a path that is no route, or no path, as a problem', async () => {
+    expect(await t.send('GET', '/nothing')).toMatchObject({
+      status: 404,
+      body: { code: 'ROUTE_NOT_FOUND' },
+    });
+    expect(await t.send('PUT', '/api/v1/devices/mine')).toMatchObject({
+      status: 404,
+      body: { code: 'ROUTE_NOT_FOUND' },
+    });
+    expect(
+      await raw('GET /api/v1/devices/%zz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n'),
+    ).toMatch(/^HTTP\/1\.1 400 [^]*REQUEST_INVALID/);
+  });
+
+  it('refuses an upgrade that nobody takes', async () => {
+    const answer = await raw(
+      'GET /mqtt HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n',
+    );
+    expect(answer).toMatch(/^HTTP\/1\.1 404 /);
+  });
+
+  it('writes no secret of any request into the log', () => {
+    const log = t.logged.join('\n');
+    for (const key of [t.acme.adminKey, t.other.adminKey, deviceKey]) {
+      expect(log).not.toContain(key.slice(13));
+    }
+  });
+});
+
+/** Sends bytes and returns everything that comes back until the connection ends or falls silent. */
+function raw(bytes: string): Promise<string> {
+  const { port } = t.api.server.address() as { port: number };
+  return new Promise((resolve, reject) => {
+    const socket = connect(port, '127.0.0.1');
+    let text = '';
+    socket.setTimeout(1500, () => socket.destroy());
+    socket.on('data', (chunk) => {
+      text += chunk.toString();
+    });
+    // A reset after the answer is how a refused body ends.
+    socket.on('error', (error) => (text === '' ? reject(error) : undefined));
+    socket.on('close', () => resolve(text));
+    socket.write(bytes);
+  });
+}

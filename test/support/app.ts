@@ -1,0 +1,138 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import mqtt, { type IClientOptions, type MqttClient } from 'mqtt';
+import { pino } from 'pino';
+import { createApp, type Addresses } from '../../app.ts';
+import { loadConfig } from '../../config.ts';
+import { createTestDatabase, type TestDatabase } from './database.ts';
+
+/** The program in the process of a test, on a database of its own and on free ports. */
+export interface TestApp {
+  readonly addresses: Addresses;
+  readonly dataDir: string;
+  readonly adminKey: string;
+  /** Key of the device `first`. */
+  readonly deviceKey: string;
+  readonly testDatabase: TestDatabase;
+  /** Calls the API with the admin key and gives the JSON of the answer. */
+  api(method: string, path: string, body?: unknown): Promise<ApiAnswer>;
+  /** Makes a device and gives a key of it. */
+  addDevice(device: string): Promise<string>;
+  /** Connects a device with its key; options win. */
+  connect(key: string, options?: IClientOptions): Promise<MqttClient>;
+  /** Value of a metric without labels, or with exactly these. */
+  metric(name: string): Promise<number>;
+  stop(): Promise<void>;
+}
+
+/** An answer of the API. */
+export interface ApiAnswer {
+  readonly status: number;
+  // oxlint-disable-next-line no-explicit-any -- tests look into answers as they come
+  readonly body: any;
+}
+
+/** No rate limits: tests send as fast as they can unless the limit is what they test. */
+const UNLIMITED = {
+  DEVICE_MESSAGES_PER_S: '0',
+  DEVICE_POINTS_PER_S: '0',
+  ADDRESS_CONNECTIONS_MAX: '0',
+};
+
+/** Starts the program with these settings on top of free ports and no rate limits. */
+export async function startTestApp(settings: Record<string, string> = {}): Promise<TestApp> {
+  const testDatabase = await createTestDatabase();
+  const dataDir = await mkdtemp(join(tmpdir(), 'puback-app-'));
+  const config = loadConfig({
+    MQTT_PORT: '0',
+    HTTP_PORT: '0',
+    MQTTS_PORT: '0',
+    DATA_DIR: dataDir,
+    DATABASE_URL: testDatabase.url,
+    ...UNLIMITED,
+    ...settings,
+  });
+  const app = createApp(config, { log: pino({ level: 'silent' }) });
+  await app.start();
+  const { addresses, credentials } = app.started;
+  if (credentials === null) throw new Error('the first start issued no credentials');
+  const clients = new Set<MqttClient>();
+  const api = (method: string, path: string, body?: unknown) =>
+    callApi(addresses.httpUrl, credentials.adminKey, { method, path, body });
+  return {
+    addresses,
+    dataDir,
+    adminKey: credentials.adminKey,
+    deviceKey: credentials.deviceKey,
+    testDatabase,
+    api,
+    async addDevice(device) {
+      await api('POST', '/api/v1/devices', { device });
+      return (await api('POST', `/api/v1/devices/${device}/keys`, {})).body.key;
+    },
+    async connect(key, options = {}) {
+      const client = await connectDevice(addresses.mqttUrl, key, options);
+      clients.add(client);
+      return client;
+    },
+    async metric(name) {
+      const text = await (await fetch(`${addresses.httpUrl}/metrics`)).text();
+      const line = text.split('\n').find((candidate) => candidate.startsWith(`${name} `));
+      if (line === undefined) throw new Error(`no metric ${name}`);
+      return Number(line.slice(name.length + 1));
+    },
+    async stop() {
+      for (const client of clients) client.end(true);
+      await app.stop();
+      await testDatabase.drop();
+      await rm(dataDir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Connects as a device does, without reconnecting by itself. */
+export function connectDevice(
+  url: string,
+  key: string,
+  options: IClientOptions = {},
+): Promise<MqttClient> {
+  return mqtt.connectAsync(url, {
+    protocolVersion: 4,
+    username: 'device',
+    password: key,
+    reconnectPeriod: 0,
+    connectTimeout: 10_000,
+    ...options,
+  });
+}
+
+async function callApi(
+  httpUrl: string,
+  adminKey: string,
+  { method, path, body }: { method: string; path: string; body: unknown },
+): Promise<ApiAnswer> {
+  const answer = await fetch(httpUrl + path, {
+    method,
+    headers: {
+      authorization: `Bearer ${adminKey}`,
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+    },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+  const text = await answer.text();
+  return { status: answer.status, body: text === '' ? null : JSON.parse(text) };
+}
+
+/** Waits until a condition holds; fails after the deadline with what was wanted. */
+export async function eventually(
+  wanted: string,
+  holds: () => boolean | Promise<boolean>,
+  deadlineMs = 10_000,
+): Promise<void> {
+  const end = performance.now() + deadlineMs;
+  while (!(await holds())) {
+    if (performance.now() > end) throw new Error(`not within ${deadlineMs} ms: ${wanted}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}

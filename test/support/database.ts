@@ -1,0 +1,50 @@
+import { randomBytes } from 'node:crypto';
+import pg from 'pg';
+import { pino } from 'pino';
+import { inject } from 'vitest';
+import { openDatabase, type Database } from '../../drizzle/database.ts';
+
+/** A migrated database for one test file. */
+export interface TestDatabase {
+  readonly url: string;
+  readonly database: Database;
+  /** Closes and drops it, whoever is still connected. */
+  drop(): Promise<void>;
+}
+
+/** Makes an empty database on the server of this run, migrates and opens it. */
+export async function createTestDatabase(): Promise<TestDatabase> {
+  const serverUrl = inject('serverUrl');
+  const name = `puback_test_${randomBytes(6).toString('hex')}`;
+  await onServer(serverUrl, `CREATE DATABASE ${name}`);
+  const url = withDatabase(serverUrl, name);
+  const database = await openDatabase({
+    url,
+    connectionsMax: 8,
+    timeoutMs: 10_000,
+    log: pino({ level: 'silent' }),
+  });
+  return {
+    url,
+    database,
+    async drop() {
+      await database.close();
+      await onServer(serverUrl, `DROP DATABASE ${name} WITH (FORCE)`);
+    },
+  };
+}
+
+function withDatabase(serverUrl: string, name: string): string {
+  // Not new URL(): a socket's address has no host, which it would not take.
+  return serverUrl.replace(/^(postgres(?:ql)?:\/\/[^/]*\/)[^?]*/, `$1${name}`);
+}
+
+async function onServer(serverUrl: string, statement: string): Promise<void> {
+  const client = new pg.Client({ connectionString: serverUrl });
+  await client.connect();
+  try {
+    await client.query(statement);
+  } finally {
+    await client.end();
+  }
+}

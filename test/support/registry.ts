@@ -1,0 +1,42 @@
+import { pino } from 'pino';
+import { Registry as MetricsRegistry } from 'prom-client';
+import type { Database } from '../../drizzle/database.ts';
+import { organization } from '../../drizzle/schema.ts';
+import { inTransaction } from '../../drizzle/transaction.ts';
+import { insertKey } from '../../registry/api-keys.ts';
+import type { Author } from '../../registry/devices.ts';
+import { createRegistry, type Registry } from '../../registry/registry.ts';
+
+/** A registry on a test database, as the program makes it. Not started. */
+export function createTestRegistry(database: Database, devicesMax = 1000): Registry {
+  return createRegistry({
+    database,
+    metricsRegistry: new MetricsRegistry(),
+    log: pino({ level: 'silent' }),
+    devicesMax,
+    databaseTimeoutMs: 5000,
+  });
+}
+
+/** An organization with an admin key, and the author that stands for its admin. */
+export interface TestOrganization {
+  readonly author: Author;
+  readonly adminKey: string;
+}
+
+/** Makes an organization. */
+export async function createOrganization(
+  database: Database,
+  slug: string,
+): Promise<TestOrganization> {
+  return inTransaction(database.pool, async (transaction) => {
+    const [row] = await transaction.orm
+      .insert(organization)
+      .values({ slug, displayName: slug })
+      .returning();
+    if (row === undefined) throw new Error('no organization');
+    const author = { organizationId: row.organizationId, actor: 'test' };
+    const owner = { deviceId: null, device: null, name: 'test' };
+    return { author, adminKey: (await insertKey(transaction, author, owner)).key };
+  });
+}
