@@ -12,7 +12,9 @@ export const timeText = z
   .transform((text, context) => {
     const timeMicros = parseMicros(text);
     if (timeMicros !== null) return timeMicros;
-    context.addIssue('must be ISO 8601 with a zone (2026-11-21T08:00:00Z) or milliseconds since 1970');
+    context.addIssue(
+      'must be ISO 8601 with a zone (2026-11-21T08:00:00Z) or milliseconds since 1970',
+    );
     return z.NEVER;
   })
   .describe('ISO 8601 with a zone, a date (midnight UTC), or milliseconds since 1970.');

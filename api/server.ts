@@ -66,7 +66,9 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
     listen: (address) => listen(app, address),
     async close() {
       // Its promise waits for WebSockets too, which are not ours to end.
-      app.close().then(undefined, (err: unknown) => log.error({ err }, 'http server did not close'));
+      app
+        .close()
+        .then(undefined, (err: unknown) => log.error({ err }, 'http server did not close'));
       await bounds.drain(CLOSE_GRACE_MS);
     },
   };

@@ -26,7 +26,9 @@ export function parseMicros(text: string): number | null {
   const [, date, minutes, seconds = '00', fraction = '', zone = 'Z'] = ISO.exec(text) ?? [];
   if (date === undefined) return null;
   const offset = zone.replace(' ', '+').replace(/^(.\d{2})(\d{2})$/, '$1:$2');
-  const milliseconds = Date.parse(`${date}T${minutes ?? '00:00'}:${seconds}${offset.toUpperCase()}`);
+  const milliseconds = Date.parse(
+    `${date}T${minutes ?? '00:00'}:${seconds}${offset.toUpperCase()}`,
+  );
   // Date.parse takes 31 February for a day in March.
   if (Number.isNaN(milliseconds) || !isCalendarDate(date)) return null;
   return clamp(milliseconds * 1000 + Number(fraction.padEnd(6, '0').slice(0, 6)));

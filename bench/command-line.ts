@@ -70,7 +70,7 @@ export function countOption(
 
 /**
  * Seconds from `90`, `90s`, `10m` or `2h`.
- * @throws {ToolFailedError} when the option is not a duration above 0 and up to 30 days.
+ * @throws {ToolFailedError} when the option is not a duration above 0 and up to 24 days (what a timer can hold).
  */
 export function durationOption(options: GivenOptions, name: string, fallbackS: number): number {
   const text = options[name];
@@ -78,7 +78,7 @@ export function durationOption(options: GivenOptions, name: string, fallbackS: n
   const match = /^(\d+(?:\.\d+)?)(s|m|h)?$/.exec(text);
   const unitS = match?.[2] === 'h' ? 3600 : match?.[2] === 'm' ? 60 : 1;
   const seconds = Number(match?.[1]) * unitS;
-  if (!(seconds > 0 && seconds <= 30 * 86_400)) {
+  if (!(seconds > 0 && seconds <= 24 * 86_400)) {
     throw new ToolFailedError(`--${name} must be a duration such as 60, 90s, 10m or 2h`);
   }
   return seconds;

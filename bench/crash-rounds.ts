@@ -106,7 +106,7 @@ function startLoad(
     ...['--connections', String(plan.connections), '--window', String(plan.window)],
     ...['--rate', String(plan.ratePerS), '--ack-log', ackLog, '--warmup', '0.1'],
     // Longer than any run: it ends when it is told to.
-    ...['--seconds', '720h'],
+    ...['--seconds', '24h'],
   ]);
 }
 
@@ -158,8 +158,8 @@ async function waitForAcknowledgements(generator: GeneratorProcess): Promise<voi
   await delay(LOOK_EVERY_MS);
   for (;;) {
     const before = generator.acknowledged;
-    // Ends the wait with the reason when the generator has failed.
-    await Promise.race([delay(LOOK_EVERY_MS), generator.result]);
+    const ended = await Promise.race([delay(LOOK_EVERY_MS), generator.result]);
+    if (ended !== undefined) throw new ToolFailedError('the generator ended before it was told to');
     if (generator.acknowledged > before) return;
     if (performance.now() > deadline) {
       throw new ToolFailedError('no PUBACK for a minute: the program did not recover');

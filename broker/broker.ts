@@ -56,6 +56,10 @@ export interface SessionSource {
 /** How often held acknowledgements are looked through, in ms. */
 const HOLD_SWEEP_MS = 250;
 
+/** Reasons that the device is told on `in/err`, and the time that this message has to leave, in ms. */
+const TOLD_REASONS: ReadonlySet<CloseReason> = new Set(['rate', 'held_bytes', 'errors']);
+const TELL_MS = 20;
+
 type Hook<Name extends keyof EngineHooks> = Parameters<EngineHooks[Name]>;
 
 /**
@@ -315,6 +319,12 @@ export class Broker {
     if (session.isClosing || session.client.closed) return;
     session.isClosing = true;
     this.#metrics.closed(reason);
-    session.client.conn.destroy();
+    const { client } = session;
+    if (!TOLD_REASONS.has(reason)) {
+      client.conn.destroy();
+      return;
+    }
+    client.pause();
+    setTimeout(() => client.conn.destroy(), TELL_MS);
   }
 }

@@ -108,7 +108,8 @@ interface LatestRow extends ReadingRow {
 export function readingsStatement(query: ReadingsQuery): { text: string; values: unknown[] } {
   const values: unknown[] = [query.organizationId, query.deviceId, query.limit + 1];
   const give = (value: unknown): string => `$${values.push(value)}`;
-  const giveTime = (timeMicros: number): string => `${give(timestampText(timeMicros))}::timestamptz`;
+  const giveTime = (timeMicros: number): string =>
+    `${give(timestampText(timeMicros))}::timestamptz`;
   const direction = query.order === 'asc' ? 'ASC' : 'DESC';
   const bounds: string[] = [];
   if (query.fromMicros !== null) bounds.push(`AND reading.time >= ${giveTime(query.fromMicros)}`);

@@ -21,6 +21,11 @@ export interface PipelineLimits extends TimeLimits {
 
 /** A message over the rate waits this long at most; reading from the socket rests meanwhile. */
 const RATE_WAIT_MS_MAX = 2000;
+/** What `in/err` says of a message that is not taken. */
+const DROP_TEXTS = {
+  rate: 'more messages or values a second than allowed',
+  held_bytes: 'more is waiting for the database than can be held',
+} as const;
 /** Between attempts to look something up while the database is away. */
 const LOOKUP_RETRY_MS = 500;
 
@@ -112,8 +117,7 @@ export class Pipeline {
   #drop(message: Message, reason: 'rate' | 'held_bytes'): void {
     const { source, qos, channel } = message.publication;
     this.#metrics.dropped[reason] += 1;
-    if (reason === 'rate')
-      source.report('rate', channel, 'more messages or values a second than allowed');
+    source.report('rate', channel, DROP_TEXTS[reason]);
     if (qos === 0) message.publication.acknowledge();
     else source.close(reason);
   }

@@ -114,14 +114,18 @@ export class ReadingStore {
   }
 
   #connect(): Promise<pg.Client> {
-    this.#connection ??= this.#open().catch((cause: unknown) => {
-      this.#connection = null;
-      throw cause;
+    if (this.#connection !== null) return this.#connection;
+    const connection = this.#open(() => {
+      if (this.#connection === connection) this.#connection = null;
     });
-    return this.#connection;
+    this.#connection = connection;
+    connection.catch(() => {
+      if (this.#connection === connection) this.#connection = null;
+    });
+    return connection;
   }
 
-  async #open(): Promise<pg.Client> {
+  async #open(onLost: () => void): Promise<pg.Client> {
     const { url, timeoutMs, log } = this.#options;
     const client = new pg.Client({
       connectionString: url,
@@ -132,7 +136,7 @@ export class ReadingStore {
     });
     client.on('error', (err) => {
       log.debug({ err: err.message }, 'writer connection lost');
-      this.#connection = null;
+      onLost();
     });
     try {
       await client.connect();
@@ -170,15 +174,18 @@ const READING_COLUMNS = 'time, device_id, metric_id, value, text_value, received
 const LATEST_CONFLICT = `ON CONFLICT (device_id, metric_id) DO UPDATE SET
   time = excluded.time, value = excluded.value, text_value = excluded.text_value,
   received_at = excluded.received_at, quality = excluded.quality
-  WHERE device_latest.time <= excluded.time`;
+  WHERE device_latest.time < excluded.time`;
 
 const STATEMENTS: Readonly<Record<string, string>> = {
   copy_reading: `COPY reading (${READING_COLUMNS}) FROM STDIN (FORMAT binary)`,
   copy_stage: `COPY reading_stage (${READING_COLUMNS}) FROM STDIN (FORMAT binary)`,
   insert_stage: `INSERT INTO reading (${READING_COLUMNS})
     SELECT ${READING_COLUMNS} FROM reading_stage ON CONFLICT DO NOTHING`,
+  // What was stored, and not what was sent: of two readings with one key the first one stays.
   latest_stage: `INSERT INTO device_latest (${READING_COLUMNS})
-    SELECT DISTINCT ON (device_id, metric_id) ${READING_COLUMNS} FROM reading_stage
+    SELECT DISTINCT ON (device_id, metric_id) time, device_id, metric_id, reading.value,
+      reading.text_value, reading.received_at, reading.quality
+    FROM reading_stage JOIN reading USING (device_id, metric_id, time)
     ORDER BY device_id, metric_id, time DESC ${LATEST_CONFLICT}`,
   latest: `INSERT INTO device_latest (device_id, metric_id, time, value, text_value, received_at, quality)
     SELECT * FROM unnest($1::int4[], $2::int4[], $3::timestamptz[], $4::float8[], $5::text[],

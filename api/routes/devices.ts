@@ -4,7 +4,14 @@ import type { AdminPrincipal } from '../../registry/principal.ts';
 import type { Author, Device, Devices } from '../../registry/devices.ts';
 import { readCursor, writeCursor } from '../cursor.ts';
 import { defineRoute, type Route } from '../route.ts';
-import { cursorQuery, deviceParams, labelText, limitQuery, pageOf, timeAnswer } from '../schemas.ts';
+import {
+  cursorQuery,
+  deviceParams,
+  labelText,
+  limitQuery,
+  pageOf,
+  timeAnswer,
+} from '../schemas.ts';
 
 const TAGS_MAX = 32;
 

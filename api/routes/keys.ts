@@ -2,7 +2,14 @@ import { z } from 'zod';
 import type { ApiKey, ApiKeys } from '../../registry/api-keys.ts';
 import { readCursor, writeCursor } from '../cursor.ts';
 import { defineRoute, type Route } from '../route.ts';
-import { cursorQuery, deviceParams, labelText, limitQuery, pageOf, timeAnswer } from '../schemas.ts';
+import {
+  cursorQuery,
+  deviceParams,
+  labelText,
+  limitQuery,
+  pageOf,
+  timeAnswer,
+} from '../schemas.ts';
 import { authorOf, devicePath } from './devices.ts';
 
 const keyAnswer = z.object({

@@ -42,8 +42,10 @@ export function operationRoutes(
         ? { status: 200, body: { status: 'ok', version } }
         : { status: 503, body: { status: 'starting', version } },
     ),
-    healthRoute('ready', 'Whether the program can do its work; if not, which check fails', async () =>
-      readiness(health, version),
+    healthRoute(
+      'ready',
+      'Whether the program can do its work; if not, which check fails',
+      async () => readiness(health, version),
     ),
     defineRoute({
       method: 'GET',

@@ -184,6 +184,11 @@ describe('readings', () => {
     }
     expect(await valuesOf('again', 'temp')).toEqual([1]);
     expect(await valuesOf('again', 'copy')).toEqual([0]);
+    const { body } = await app.api('GET', '/api/v1/devices/again/latest');
+    expect(body.data).toMatchObject([
+      { metric: 'copy', value: 0 },
+      { metric: 'temp', value: 1 },
+    ]);
   });
 
   it('of a clock that was never set, or is ahead, get the time of receipt (D-13)', async () => {

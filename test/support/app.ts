@@ -23,6 +23,8 @@ export interface TestApp {
   connect(key: string, options?: IClientOptions): Promise<MqttClient>;
   /** Value of a metric without labels, or with exactly these. */
   metric(name: string): Promise<number>;
+  /** Stops the program and leaves its database. */
+  halt(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -82,6 +84,7 @@ export async function startTestApp(settings: Record<string, string> = {}): Promi
       if (line === undefined) throw new Error(`no metric ${name}`);
       return Number(line.slice(name.length + 1));
     },
+    halt: () => app.stop(),
     async stop() {
       for (const client of clients) client.end(true);
       await app.stop();

@@ -1,0 +1,186 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { eventually, startTestApp, type TestApp } from '../support/app.ts';
+import { connectRaw, type RawClient } from '../support/raw-client.ts';
+
+function publishAll(client: RawClient, count: number, qos: 0 | 1 = 1, payload = '1'): void {
+  client.send(
+    ...Array.from({ length: count }, (_, index) => ({
+      cmd: 'publish' as const,
+      topic: payload === '1' ? 'v1/me/data/n' : 'v1/me/data',
+      payload,
+      qos,
+      ...(qos === 1 ? { messageId: index + 1 } : {}),
+      dup: false,
+      retain: false,
+    })),
+  );
+}
+
+async function countPubacks(client: RawClient, forMs: number): Promise<number> {
+  await new Promise((resolve) => setTimeout(resolve, forMs));
+  return client.received.filter((packet) => packet.cmd === 'puback').length;
+}
+
+describe('the rate of a device', () => {
+  let app: TestApp;
+  beforeAll(async () => {
+    app = await startTestApp({ DEVICE_MESSAGES_PER_S: '20', DEVICE_POINTS_PER_S: '100' });
+  });
+  afterAll(() => app.stop());
+
+  it('lets a burst through and shapes what comes above it', async () => {
+    const client = await connectRaw(app.addresses.mqttUrl, await app.addDevice('burst'));
+    publishAll(client, 120);
+    const atOnce = await countPubacks(client, 300);
+    expect(atOnce).toBeGreaterThanOrEqual(100);
+    expect(atOnce).toBeLessThan(115);
+    await eventually(
+      'the last twenty, within a second or so',
+      () => client.received.length >= 120,
+      3000,
+    );
+    expect(client.isClosed()).toBe(false);
+    client.end();
+  });
+
+  it('closes a connection whose QoS 1 messages would wait for more than 2 s, without PUBACK (N-05)', async () => {
+    const key = await app.addDevice('flood');
+    const client = await connectRaw(app.addresses.mqttUrl, key);
+    publishAll(client, 400);
+    await client.closed;
+    const pubacks = client.received.filter((packet) => packet.cmd === 'puback').length;
+    expect(pubacks).toBeLessThan(400);
+    expect(client.received.filter((packet) => packet.cmd === 'publish')).toHaveLength(1);
+    const { body } = await app.api('GET', '/api/v1/devices/flood/readings?limit=1000');
+    expect(body.data.length).toBeGreaterThanOrEqual(pubacks);
+  });
+
+  it('drops QoS 0 above it, counts it and keeps the connection', async () => {
+    const client = await connectRaw(app.addresses.mqttUrl, await app.addDevice('deaf'));
+    publishAll(client, 400, 0);
+    await eventually('drops are counted', async () => {
+      return (await app.metric('puback_ingest_dropped_messages_total{reason="rate"}')) > 100;
+    });
+    expect(client.isClosed()).toBe(false);
+    client.end();
+  });
+
+  it('survives a reconnect, so that reconnecting is no way around it', async () => {
+    const key = await app.addDevice('evader');
+    let pubacks = 0;
+    for (let round = 0; round < 3; round += 1) {
+      const client = await connectRaw(app.addresses.mqttUrl, key);
+      publishAll(client, 100);
+      pubacks += await countPubacks(client, 200);
+      client.end();
+      await client.closed;
+    }
+    expect(pubacks).toBeLessThan(160);
+  });
+
+  it('of values is a limit of its own', async () => {
+    const client = await connectRaw(app.addresses.mqttUrl, await app.addDevice('wide'));
+    const sample = Object.fromEntries(
+      Array.from({ length: 60 }, (_, index) => [`m${index}`, index]),
+    );
+    publishAll(client, 10, 1, JSON.stringify(sample));
+    expect(await countPubacks(client, 300)).toBeLessThan(10);
+    await eventually('the rest, later', () => client.received.length >= 10, 5000);
+    client.end();
+  });
+});
+
+describe('while the database does not take anything', () => {
+  let app: TestApp;
+  beforeAll(async () => {
+    app = await startTestApp({ QUEUE_ROWS_MAX: '100', DEVICE_HELD_BYTES_MAX: '4096' });
+  });
+  afterAll(() => app.stop());
+
+  /** Runs `during` with `reading` locked, as by a migration or a hung server. */
+  async function withLockedReadings(during: () => Promise<void>): Promise<void> {
+    const blocker = await app.testDatabase.database.pool.connect();
+    try {
+      await blocker.query('BEGIN');
+      await blocker.query('LOCK TABLE reading IN ACCESS EXCLUSIVE MODE');
+      await during();
+    } finally {
+      await blocker.query('COMMIT');
+      blocker.release();
+    }
+  }
+
+  it('the queue stays within its bound, and all of it is stored afterwards (D-05)', async () => {
+    const clients = await Promise.all(
+      Array.from({ length: 10 }, async (_, index) =>
+        connectRaw(app.addresses.mqttUrl, await app.addDevice(`queued-${index}`)),
+      ),
+    );
+    await withLockedReadings(async () => {
+      for (const client of clients) publishAll(client, 30);
+      await eventually('the queue is full', async () => {
+        return (await app.metric('puback_ingest_queue_rows')) >= 100;
+      });
+      expect(await app.metric('puback_ingest_queue_rows')).toBe(100);
+      expect(await app.metric('puback_ingest_held_messages')).toBe(200);
+      expect(clients.flatMap(({ received }) => received)).toEqual([]);
+    });
+    await eventually('every PUBACK', () => clients.every(({ received }) => received.length === 30));
+    for (const client of clients) {
+      expect(client.received.map((packet) => 'messageId' in packet && packet.messageId)).toEqual(
+        Array.from({ length: 30 }, (_, index) => index + 1),
+      );
+      client.end();
+    }
+  });
+
+  it('a device that sends more than may be held is closed, unacknowledged', async () => {
+    const key = await app.addDevice('greedy');
+    const warm = await connectRaw(app.addresses.mqttUrl, key);
+    publishAll(warm, 1, 1, '{"pad":"x","n":1}');
+    await warm.next();
+    warm.end();
+    await withLockedReadings(async () => {
+      const filler = await connectRaw(app.addresses.mqttUrl, app.deviceKey);
+      publishAll(filler, 110);
+      const client = await connectRaw(app.addresses.mqttUrl, key);
+      publishAll(client, 50, 1, `{"pad":"${'x'.repeat(200)}"}`);
+      await client.closed;
+      expect(client.received).toEqual([]);
+      filler.end();
+    });
+  });
+
+  it('a connection is closed before half of its keep alive, and the readings are kept (D-08)', async () => {
+    const client = await connectRaw(app.addresses.mqttUrl, app.deviceKey, { keepalive: 15 });
+    await withLockedReadings(async () => {
+      const startedAt = performance.now();
+      publishAll(client, 1, 1, `{"ts":${Date.now()},"kept":1}`);
+      await client.closed;
+      const heldMs = performance.now() - startedAt;
+      expect(heldMs).toBeGreaterThan(15_000 * 0.3);
+      expect(heldMs).toBeLessThan(15_000 * 0.55);
+    });
+    await eventually('the reading', async () => {
+      const { body } = await app.api('GET', '/api/v1/devices/first/readings?metric=kept');
+      return body.data.length === 1;
+    });
+  });
+});
+
+describe('stopping', () => {
+  it('stores and acknowledges what was taken in, and then closes (D-03)', async () => {
+    const app = await startTestApp();
+    const client = await connectRaw(app.addresses.mqttUrl, app.deviceKey);
+    publishAll(client, 300);
+    await client.next();
+    await app.halt();
+    await client.closed;
+    const { rows } = await app.testDatabase.database.pool.query<{ count: number }>(
+      'SELECT count(*)::int4 AS count FROM reading',
+    );
+    expect(client.received.length + 1).toBe(rows[0]?.count);
+    expect(rows[0]?.count).toBe(300);
+    await app.stop();
+  });
+});

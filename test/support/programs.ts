@@ -1,0 +1,20 @@
+import { execFile, spawnSync } from 'node:child_process';
+import { promisify } from 'node:util';
+
+/**
+ * Whether a program is installed. When not, says loudly what is left out, so that a green run without it
+ * is not taken for a whole one.
+ */
+export function hasProgram(program: string, leftOut: string): boolean {
+  const isThere = spawnSync(program, ['--help'], { stdio: 'ignore' }).error === undefined;
+  if (!isThere) console.warn(`SKIPPED: ${leftOut}: ${program} is not installed`);
+  return isThere;
+}
+
+/** Runs a program to its end. Rejects when it fails, with what it printed. */
+export async function run(
+  program: string,
+  args: readonly string[],
+): Promise<{ stdout: string; stderr: string }> {
+  return promisify(execFile)(program, [...args], { timeout: 30_000 });
+}
