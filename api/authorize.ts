@@ -5,9 +5,9 @@ import type { Role } from './route.ts';
 const BEARER = /^Bearer +([^\s]+) *$/i;
 
 /**
- * Decides whether a request may use a route, for all routes. Every refusal looks the same: a missing
- * key, an unknown one, one of a device. Rights end at the organization: handlers are given its id and
- * ask for nothing outside of it.
+ * Decides whether a request may use a route, for all routes. Every refusal looks the same: a
+ * missing key, an unknown one, one of a device. Rights end at the organization: handlers are given
+ * its id and ask for nothing outside of it.
  * @param authorization the header of that name.
  * @returns whose key it is; null on a public route.
  * @throws {UnauthorizedError} @throws {StoreUnavailableError}

@@ -10,8 +10,8 @@ export interface ConnectionBounds {
 }
 
 /**
- * Keeps the number of plain HTTP connections at or below `max`: one more is closed at once. A connection
- * that is upgraded leaves the count, and whoever took it over bounds and closes it.
+ * Keeps the number of plain HTTP connections at or below `max`: one more is closed at once. A
+ * connection that is upgraded leaves the count, and whoever took it over bounds and closes it.
  */
 export function boundConnections(server: Server, max: number): ConnectionBounds {
   const sockets = new Set<Socket>();

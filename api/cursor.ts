@@ -5,8 +5,8 @@ import { CursorInvalidError } from '../errors.ts';
 const CURSOR_CHARS_MAX = 600;
 
 /**
- * Writes where a page ended, for the client to hand back. It is bound to the question: used with other
- * filters it is refused, because its rows would not follow on what the client has.
+ * Writes where a page ended, for the client to hand back. It is bound to the question: used with
+ * other filters it is refused, because its rows would not follow on what the client has.
  * @param filters everything that decides which rows there are and in what order; not the limit.
  * @param place the last row of the page.
  */
@@ -15,8 +15,8 @@ export function writeCursor(filters: readonly unknown[], place: readonly unknown
 }
 
 /**
- * Reads a cursor. What it holds is checked like any input: whoever makes one up gets rows that he could
- * have asked for anyway, or an error.
+ * Reads a cursor. What it holds is checked like any input: whoever makes one up gets rows that he
+ * could have asked for anyway, or an error.
  * @param place the schema of what {@link writeCursor} was given.
  * @throws {CursorInvalidError} when it was not made for this question.
  */

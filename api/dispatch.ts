@@ -16,8 +16,8 @@ declare module 'fastify' {
 }
 
 /**
- * Makes Fastify serve a line of the table: rights first, before the body is read; then the schemas; then
- * the handler.
+ * Makes Fastify serve a line of the table: rights first, before the body is read; then the schemas;
+ * then the handler.
  */
 export function addRoute(
   app: FastifyInstance,
@@ -40,7 +40,9 @@ export function addRoute(
   });
 }
 
-/** Makes every error an `application/problem+json`. Unexpected ones are logged, others are not ours. */
+/**
+ * Makes every error an `application/problem+json`. Unexpected ones are logged, others are not ours.
+ */
 export function answerErrors(app: FastifyInstance, log: Logger): void {
   app.setErrorHandler((thrown, request, reply) => sendError(thrown, request, reply, log));
   app.setNotFoundHandler((request) => {
@@ -67,7 +69,10 @@ export function sendError(
   return sendAnswer(reply, { status, headers, body });
 }
 
-/** What Node tells of bytes that are no HTTP request, of headers that are too large or come too slowly. */
+/**
+ * What Node tells of bytes that are no HTTP request, of headers that are too large or come too
+ * slowly.
+ */
 const PARSER_FAULTS: ReadonlyMap<string, { status: number; line: string; fault: string }> = new Map(
   [
     [

@@ -14,8 +14,8 @@ const DESCRIPTION = `Configuration and history of a fleet of MQTT devices.
 - Errors are \`application/problem+json\` (RFC 9457) with a stable \`code\`.`;
 
 /**
- * Everything is served from here. Swagger UI sets styles on elements, which is why styles may be inline;
- * scripts may not.
+ * Everything is served from here. Swagger UI sets styles on elements, which is why styles may be
+ * inline; scripts may not.
  */
 const CONTENT_SECURITY_POLICY = [
   "default-src 'none'",
@@ -29,7 +29,10 @@ const CONTENT_SECURITY_POLICY = [
   "frame-ancestors 'none'",
 ].join('; ');
 
-/** Collects the routes that are registered after it into an OpenAPI 3.1 document, readable at `/docs`. */
+/**
+ * Collects the routes that are registered after it into an OpenAPI 3.1 document, readable at
+ * `/docs`.
+ */
 export async function registerDocumentation(app: FastifyInstance, version: string): Promise<void> {
   await app.register(swagger, {
     openapi: {

@@ -20,7 +20,10 @@ export interface Answer {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** One answer in the OpenAPI document. It is not enforced at run time; tests hold answers against it. */
+/**
+ * One answer in the OpenAPI document. It is not enforced at run time; tests hold answers against
+ * it.
+ */
 export interface DocumentedAnswer {
   readonly description: string;
   /** Null: no body. */
@@ -72,7 +75,9 @@ type Definition<
   readonly body?: Body;
 };
 
-/** Makes a line of the table. What is left out is refused: unknown members of a query are an error. */
+/**
+ * Makes a line of the table. What is left out is refused: unknown members of a query are an error.
+ */
 export function defineRoute<
   R extends Role,
   Params extends z.ZodType = NoMembers,

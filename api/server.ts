@@ -22,8 +22,8 @@ export interface ApiDeps extends RouteDeps {
 /** The HTTP API. */
 export interface Api {
   /**
-   * The server beneath. Whoever takes WebSockets adds an `upgrade` listener, which then has to answer
-   * every path; without one they are refused with 404.
+   * The server beneath. Whoever takes WebSockets adds an `upgrade` listener, which then has to
+   * answer every path; without one they are refused with 404.
    */
   readonly server: Server;
   /** Every route, for tests and documents. */
@@ -31,8 +31,8 @@ export interface Api {
   /** @returns the port, which is a free one for port 0. @throws {ListenFailedError} */
   listen(address: { readonly host: string; readonly port: number }): Promise<{ port: number }>;
   /**
-   * Takes no more connections, lets requests under way finish for at most five seconds, and ends every
-   * HTTP connection. WebSockets are left to who took them over.
+   * Takes no more connections, lets requests under way finish for at most five seconds, and ends
+   * every HTTP connection. WebSockets are left to who took them over.
    */
   close(): Promise<void>;
 }
@@ -40,9 +40,13 @@ export interface Api {
 const BODY_BYTES_MAX = 1_048_576;
 const HEADERS_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 30_000;
-/** How often the two above are looked at; with Node's own 30 s a bound of 10 s would be one of 40. */
+/**
+ * How often the two above are looked at; with Node's own 30 s a bound of 10 s would be one of 40.
+ */
 const TIMEOUT_CHECK_MS = 1000;
-/** Without a byte in either direction: above what the deletion of a device with much history takes. */
+/**
+ * Without a byte in either direction: above what the deletion of a device with much history takes.
+ */
 const SILENCE_MS_MAX = 300_000;
 const KEEP_ALIVE_MS = 30_000;
 const CONNECTIONS_MAX = 1000;
@@ -90,7 +94,8 @@ function createServer(log: Logger): FastifyInstance {
     frameworkErrors: (error, request, reply) => void sendError(error, request, reply, log),
   });
   app.setValidatorCompiler(validatorCompiler);
-  // Answers are not checked again on their way out: it costs a quarter of the throughput of history.
+  // Answers are not checked again on their way out: it costs a quarter of the throughput of
+  // history.
   app.setSerializerCompiler(() => (body) => JSON.stringify(body));
   return app as unknown as FastifyInstance;
 }

@@ -6,8 +6,8 @@ const ISO =
 const MILLISECONDS = /^-?\d{1,15}$/;
 
 /**
- * A time as the API writes it: ISO 8601 in UTC with three decimals, or six when the microseconds need
- * them. Text order is time order among times of the same length.
+ * A time as the API writes it: ISO 8601 in UTC with three decimals, or six when the microseconds
+ * need them. Text order is time order among times of the same length.
  */
 export function formatMicros(timeMicros: number): string {
   const micros = ((timeMicros % 1000) + 1000) % 1000;

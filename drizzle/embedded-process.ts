@@ -62,8 +62,9 @@ export async function isServerProcess(pid: number, name: string): Promise<boolea
   try {
     return (await readFile(`/proc/${pid}/cmdline`, 'utf8')).includes(name);
   } catch (err) {
+    // Gone, or somebody else's on a system that hides those: neither is our server.
     const { code } = err as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ESRCH') return false;
+    if (code && ['ENOENT', 'ESRCH', 'EACCES', 'EPERM'].includes(code)) return false;
     throw err;
   }
 }
@@ -71,27 +72,26 @@ export async function isServerProcess(pid: number, name: string): Promise<boolea
 /**
  * Clears the way for a start, when no server runs on the folder: ends processes that a killed server
  * left behind, which would hold its shared memory, and removes a `postmaster.pid` whose pid something
- * else has by now, which PostgreSQL would take for a running server.
+ * else has by now, which PostgreSQL would take for a running server. One whose pid is gone is left to
+ * PostgreSQL, which checks more by it.
  */
 export async function clearRemains(pgData: string, name: string): Promise<void> {
-  const orphans = await findOrphans(pgData, name);
+  const orphans = await findOrphans(name);
   for (const pid of orphans) sendSignal(pid, 'SIGKILL');
   for (const pid of orphans) await waitUntilGone(pid, name, KILL_MS);
   const postmaster = await readPostmaster(pgData);
-  if (postmaster !== null && !(await isServerProcess(postmaster.pid, name))) {
+  if (postmaster !== null && sendSignal(postmaster.pid, 0) !== 'gone') {
     await unlink(join(pgData, 'postmaster.pid'));
   }
 }
 
 /** Only Linux: elsewhere they end by themselves when they next look for their server. */
-async function findOrphans(pgData: string, name: string): Promise<number[]> {
+async function findOrphans(name: string): Promise<number[]> {
   if (process.platform !== 'linux') return [];
-  const { uid } = await stat(pgData);
   const orphans: number[] = [];
   for (const entry of await readdir('/proc')) {
     const pid = Number(entry);
-    if (!Number.isInteger(pid) || !(await isServerProcess(pid, name))) continue;
-    if ((await stat(`/proc/${pid}`)).uid === uid) orphans.push(pid);
+    if (Number.isInteger(pid) && (await isServerProcess(pid, name))) orphans.push(pid);
   }
   return orphans;
 }
@@ -153,7 +153,9 @@ export async function stopServer(pid: number, name: string): Promise<void> {
   ] as const;
   for (const [signal, waitMs] of steps) {
     if (!(await isServerProcess(pid, name))) return;
-    sendSignal(pid, signal);
+    if (sendSignal(pid, signal) === 'refused') {
+      throw new EmbeddedDatabaseError('stop', `process ${pid} belongs to another user`);
+    }
     if (await waitUntilGone(pid, name, waitMs)) return;
   }
   throw new EmbeddedDatabaseError('stop', `process ${pid} does not end`);
@@ -169,11 +171,11 @@ export async function waitUntilGone(pid: number, name: string, waitMs: number): 
   return true;
 }
 
-function sendSignal(pid: number, signal: NodeJS.Signals): void {
+function sendSignal(pid: number, signal: NodeJS.Signals | 0): 'sent' | 'gone' | 'refused' {
   try {
     process.kill(pid, signal);
+    return 'sent';
   } catch (err) {
-    if ((err as NodeJS.ErrnoException).code === 'ESRCH') return;
-    throw new EmbeddedDatabaseError('stop', `process ${pid} belongs to somebody else`, err);
+    return (err as NodeJS.ErrnoException).code === 'ESRCH' ? 'gone' : 'refused';
   }
 }

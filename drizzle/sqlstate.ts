@@ -3,8 +3,8 @@ import { StoreUnavailableError } from '../errors.ts';
 
 /**
  * Classes and codes of SQLSTATE that lie with the database or the way to it and pass or are mended:
- * connection 08, login 28, no such database 3D, resources 53, operator 57, system 58, read-only 25006,
- * serialization 40001, deadlock 40P01.
+ * connection 08, login 28, no such database 3D, resources 53, operator 57, system 58, read-only
+ * 25006, serialization 40001, deadlock 40P01.
  */
 const UNAVAILABLE_SQLSTATE = /^(08|28|3D|53|57|58)...$|^(25006|40001|40P01|55P03)$/;
 const UNAVAILABLE_SYSTEM_CODES: ReadonlySet<string> = new Set([
@@ -26,7 +26,8 @@ const UNAVAILABLE_MESSAGE =
 
 /**
  * Whether an error means that the database does not answer or cannot work now, so that the same
- * statement may succeed later. Looks through the wrappers that drizzle and Node put around an error.
+ * statement may succeed later. Looks through the wrappers that drizzle and Node put around an
+ * error.
  */
 export function isUnavailable(error: unknown): boolean {
   for (let at = error; at instanceof Error; at = at.cause) {
@@ -40,8 +41,8 @@ export function isUnavailable(error: unknown): boolean {
 
 /**
  * The error to pass on for one that a statement ended with: {@link StoreUnavailableError} when the
- * database is away, else the database's own error without drizzle's wrapper, whose text would carry the
- * parameters into a log.
+ * database is away, else the database's own error without drizzle's wrapper, whose text would carry
+ * the parameters into a log.
  */
 export function toStoreError(error: unknown): unknown {
   if (isUnavailable(error) && !(error instanceof StoreUnavailableError)) {
@@ -51,8 +52,8 @@ export function toStoreError(error: unknown): unknown {
 }
 
 /**
- * Waits for statements and maps what they end with, so that a caller sees {@link StoreUnavailableError}
- * or a fault of ours and nothing else.
+ * Waits for statements and maps what they end with, so that a caller sees {@link
+ * StoreUnavailableError} or a fault of ours and nothing else.
  */
 export async function guardStore<T>(work: PromiseLike<T>): Promise<T> {
   try {

@@ -15,8 +15,8 @@ const TIMER_MS_MAX = 2_147_483_647;
  * Runs work in one transaction and commits it; any error rolls back and is passed on. drizzle's own
  * `transaction` is not used: it loses the connection when BEGIN fails, and a connection that dies
  * between two statements would end the process.
- * @throws {StoreUnavailableError} when the database is away. After COMMIT was sent it is not known then
- * whether the work is stored.
+ * @throws {StoreUnavailableError} when the database is away. After COMMIT was sent it is not known
+ * then whether the work is stored.
  */
 export async function inTransaction<T>(
   pool: pg.Pool,

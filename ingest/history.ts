@@ -99,11 +99,12 @@ interface LatestRow extends ReadingRow {
 
 /**
  * The statement of one page. It depends on its plan: for each series of the device (`device_latest`
- * lists them) the inner query walks the primary key (device_id, metric_id, time) in the order asked for
- * and stops after a page; the outer one merges. A page of one metric costs one walk of `limit` rows, a
- * page of m metrics at most m of them, however long the history is. The times are given as values and
- * not through a subquery, so partitions and chunks outside of them are not looked at. The place of the
- * page before is given twice: as a bound of `time`, which the index can use, and exactly.
+ * lists them) the inner query walks the primary key (device_id, metric_id, time) in the order asked
+ * for and stops after a page; the outer one merges. A page of one metric costs one walk of `limit`
+ * rows, a page of m metrics at most m of them, however long the history is. The times are given as
+ * values and not through a subquery, so partitions and chunks outside of them are not looked at.
+ * The place of the page before is given twice: as a bound of `time`, which the index can use, and
+ * exactly.
  */
 export function readingsStatement(query: ReadingsQuery): { text: string; values: unknown[] } {
   const values: unknown[] = [query.organizationId, query.deviceId, query.limit + 1];

@@ -35,13 +35,14 @@ export interface QuarantineBounds {
 /** The messages that firmware authors have to look at. */
 export interface Quarantine {
   /**
-   * One page, newest first. It ends before `limit` when its payloads would be more than 8 MiB, and says
-   * so like any page with more behind it. @throws {StoreUnavailableError}
+   * One page, newest first. It ends before `limit` when its payloads would be more than 8 MiB, and
+   * says so like any page with more behind it. @throws {StoreUnavailableError}
    */
   list(query: QuarantineQuery): Promise<Page<QuarantinedMessage>>;
   /**
-   * Deletes what is too old and what is too much for one device, oldest first, in small transactions.
-   * To be called every minute or so. @returns how many were deleted. @throws {StoreUnavailableError}
+   * Deletes what is too old and what is too much for one device, oldest first, in small
+   * transactions. To be called every minute or so. @returns how many were deleted. @throws
+   * {StoreUnavailableError}
    */
   prune(bounds: QuarantineBounds): Promise<number>;
 }

@@ -42,8 +42,8 @@ export async function readCredentials(dataDir: string): Promise<Credentials | nu
 }
 
 /**
- * Writes the file, readable by its owner only (0600). Whoever reads sees the old one or the new one,
- * whole, also after a crash.
+ * Writes the file, readable by its owner only (0600). Whoever reads sees the old one or the new
+ * one, whole, also after a crash.
  * @throws {FileUnusableError}
  */
 export async function writeCredentials(dataDir: string, credentials: Credentials): Promise<void> {

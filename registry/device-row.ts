@@ -11,8 +11,8 @@ export type DeviceRow = typeof device.$inferSelect;
 /**
  * The row of a device, by its organization and slug.
  * @param isLocked holds the row until the transaction ends, so that what is counted stays true.
- * @throws {DeviceNotFoundError} also for a device of another organization and for a text that cannot be
- * a device's name. @throws {StoreUnavailableError}
+ * @throws {DeviceNotFoundError} also for a device of another organization and for a text that
+ * cannot be a device's name. @throws {StoreUnavailableError}
  */
 export async function getDeviceRow(
   orm: Pick<NodePgDatabase, 'select'>,

@@ -21,7 +21,9 @@ export interface Device {
   readonly updatedAt: Date;
 }
 
-/** In whose name something is done: the organization it happens in, and the key for the audit trail. */
+/**
+ * In whose name something is done: the organization it happens in, and the key for the audit trail.
+ */
 export interface Author {
   readonly organizationId: number;
   readonly actor: string;

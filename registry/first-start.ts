@@ -34,13 +34,14 @@ export interface FirstStart {
 }
 
 /**
- * Sees to it that somebody can log in. In an empty database it makes the organization `demo`, an admin
- * key and the device `first` with a key, in one transaction, and then the file. A crash between COMMIT
- * and the file is healed at the next start with `reissue`, which makes a new pair of keys; of the pair
- * that nobody has seen only hashes are left. A file with keys of another database counts as missing.
+ * Sees to it that somebody can log in. In an empty database it makes the organization `demo`, an
+ * admin key and the device `first` with a key, in one transaction, and then the file. A crash
+ * between COMMIT and the file is healed at the next start with `reissue`, which makes a new pair of
+ * keys; of the pair that nobody has seen only hashes are left. A file with keys of another database
+ * counts as missing.
  *
- * The addresses are not known before the listeners listen: they stay as they are in the file, or empty,
- * until {@link writeAddresses}.
+ * The addresses are not known before the listeners listen: they stay as they are in the file, or
+ * empty, until {@link writeAddresses}.
  * @throws {StoreUnavailableError} @throws {FileUnusableError}
  */
 export async function ensureCredentials(deps: FirstStartDeps): Promise<FirstStart> {

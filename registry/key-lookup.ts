@@ -34,14 +34,16 @@ interface KeyRow {
 }
 
 /**
- * Reads keys by their public id. Ids that are asked for while queries are under way go together in the
- * next query, and parallel questions for one id are one question: a fleet that reconnects costs a few
- * queries, not one for each device.
+ * Reads keys by their public id. Ids that are asked for at once, or while queries are under way, go
+ * together in the next query, one id once: a fleet that reconnects costs a few queries, not one for
+ * each device. A question never joins a query that was sent before it: that might be older than a
+ * revocation.
  */
 export class KeyLookup {
   readonly #pool: pg.Pool;
   #waiting = new Map<string, Waiter[]>();
   #queries = 0;
+  #isScheduled = false;
 
   constructor(pool: pg.Pool) {
     this.#pool = pool;
@@ -56,6 +58,16 @@ export class KeyLookup {
       const waiters = this.#waiting.get(keyId);
       if (waiters === undefined) this.#waiting.set(keyId, [{ resolve, reject }]);
       else waiters.push({ resolve, reject });
+      this.#schedule();
+    });
+  }
+
+  /** After the sockets that have news now were read: they ask together. */
+  #schedule(): void {
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    setImmediate(() => {
+      this.#isScheduled = false;
       this.#drain();
     });
   }

@@ -10,9 +10,14 @@ import type { Revocation, Revocations } from './revocations.ts';
 /** About 400 bytes each. Keys beyond it, least recently used first, are read from SQL again. */
 const CACHED_KEYS_MAX = 50_000;
 const CACHED_REFUSALS_MAX = 10_000;
-/** A refusal is remembered this long, so that a board with a dead key does not cost a query a second. */
+/**
+ * A refusal is remembered this long, so that a board with a dead key does not cost a query a
+ * second.
+ */
 const REFUSAL_MS = 10_000;
-/** Lookups that a revocation overtakes are done again; more of them in a row than this is no chance. */
+/**
+ * Lookups that a revocation overtakes are done again; more of them in a row than this is no chance.
+ */
 const ATTEMPTS_MAX = 10;
 
 /** What the verifier needs. */
@@ -28,8 +33,8 @@ export interface KeyVerifierDeps {
 
 /**
  * Says whom a key speaks for. Known keys are answered from memory in microseconds, others with one
- * query. A revocation takes its keys out of memory, and a lookup that it overtook is repeated: nothing
- * that was read before a revocation is believed after it.
+ * query. A revocation takes its keys out of memory, and a lookup that it overtook is repeated:
+ * nothing that was read before a revocation is believed after it.
  */
 export class KeyVerifier {
   readonly #deps: KeyVerifierDeps;

@@ -11,9 +11,9 @@ const REMEMBERED_MAX = 100_000;
 const BATCH_KEYS_MAX = 1000;
 
 /**
- * Writes when keys were last used, in the background: at most once a minute for each key, in batches
- * five seconds apart, one statement at a time. What cannot be written is left out; the next use of the
- * key after a minute writes again.
+ * Writes when keys were last used, in the background: at most once a minute for each key, in
+ * batches five seconds apart, one statement at a time. What cannot be written is left out; the next
+ * use of the key after a minute writes again.
  */
 export class LastUsed {
   readonly #pool: pg.Pool;

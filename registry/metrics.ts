@@ -7,7 +7,9 @@ export interface RegistryMetrics {
   countVerdict(verdict: 'accepted' | KeyRefusal): void;
 }
 
-/** Makes the registry's metrics. `isListening` says whether revocations by other programs are heard. */
+/**
+ * Makes the registry's metrics. `isListening` says whether revocations by other programs are heard.
+ */
 export function createRegistryMetrics(
   registry: MetricsRegistry,
   isListening: () => boolean,

@@ -25,9 +25,9 @@ export interface AdminPrincipal {
 export type Principal = DevicePrincipal | AdminPrincipal;
 
 /**
- * Why a key is not accepted. `malformed`: not a key, or mistyped. `unknown`: no such key, or a wrong
- * secret. `revoked`, `disabled` (its device), `suspended` (its organization): told only to who has the
- * secret. `unavailable`: nobody can tell now; try again.
+ * Why a key is not accepted. `malformed`: not a key, or mistyped. `unknown`: no such key, or a
+ * wrong secret. `revoked`, `disabled` (its device), `suspended` (its organization): told only to
+ * who has the secret. `unavailable`: nobody can tell now; try again.
  */
 export type KeyRefusal =
   'malformed' | 'unknown' | 'revoked' | 'disabled' | 'suspended' | 'unavailable';

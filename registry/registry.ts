@@ -20,7 +20,9 @@ export interface Registry {
   readonly revocations: Revocations;
   /** Says whom a key speaks for. Never rejects; mostly answered from memory. */
   verifyKey(key: string): Promise<KeyVerdict>;
-  /** Begins to listen for revocations. @throws {StoreUnavailableError} when the database is away. */
+  /**
+   * Begins to listen for revocations. @throws {StoreUnavailableError} when the database is away.
+   */
   start(): Promise<void>;
   /** Ends what runs in the background. The pool is the caller's. */
   stop(): Promise<void>;

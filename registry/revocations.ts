@@ -41,11 +41,11 @@ const messageSchema = z.object({
 });
 
 /**
- * Tells who must know that keys are no longer valid: in this program at once, in every other program on
- * the same database through LISTEN and NOTIFY, within milliseconds of COMMIT.
+ * Tells who must know that keys are no longer valid: in this program at once, in every other
+ * program on the same database through LISTEN and NOTIFY, within milliseconds of COMMIT.
  *
- * It listens on a connection of its own. While that is lost nothing is heard from other programs; when it
- * is back, those told by {@link onRecheck} look at everything again.
+ * It listens on a connection of its own. While that is lost nothing is heard from other programs;
+ * when it is back, those told by {@link onRecheck} look at everything again.
  */
 export class Revocations {
   readonly #options: RevocationsOptions;

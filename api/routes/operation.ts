@@ -26,7 +26,9 @@ const healthAnswer = z.object({
     .optional(),
 });
 
-/** The routes for those who run the program. They are public: they tell nothing of any organization. */
+/**
+ * The routes for those who run the program. They are public: they tell nothing of any organization.
+ */
 export function operationRoutes(
   health: Health,
   metricsRegistry: MetricsRegistry,

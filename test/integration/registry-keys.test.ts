@@ -162,7 +162,7 @@ describe('verifyKey', () => {
       const original = pool.query.bind(pool);
       // The answer of the lookup is held back until the key is revoked.
       pool.query = (async (...parameters: Parameters<typeof original>) => {
-        const answer: unknown = await original(...parameters);
+        const answer: unknown = await (original(...parameters) as unknown as Promise<unknown>);
         pool.query = original;
         await registry.apiKeys.revoke(acme.author, slug, keyId);
         return answer;

@@ -9,15 +9,30 @@ export interface TestDatabase {
   readonly url: string;
   readonly database: Database;
   /** Closes and drops it, whoever is still connected. */
-  drop(): Promise<void>;
+  readonly drop: () => Promise<void>;
+}
+
+/** A database that nothing has been done with yet. */
+export interface EmptyDatabase {
+  readonly url: string;
+  /** Drops it, whoever is still connected. */
+  readonly drop: () => Promise<void>;
+}
+
+/** Makes an empty database on the server of this run. */
+export async function createEmptyDatabase(): Promise<EmptyDatabase> {
+  const serverUrl = inject('serverUrl');
+  const name = `puback_test_${randomBytes(6).toString('hex')}`;
+  await onServer(serverUrl, `CREATE DATABASE ${name}`);
+  return {
+    url: withDatabase(serverUrl, name),
+    drop: () => onServer(serverUrl, `DROP DATABASE ${name} WITH (FORCE)`),
+  };
 }
 
 /** Makes an empty database on the server of this run, migrates and opens it. */
 export async function createTestDatabase(): Promise<TestDatabase> {
-  const serverUrl = inject('serverUrl');
-  const name = `puback_test_${randomBytes(6).toString('hex')}`;
-  await onServer(serverUrl, `CREATE DATABASE ${name}`);
-  const url = withDatabase(serverUrl, name);
+  const { url, drop } = await createEmptyDatabase();
   const database = await openDatabase({
     url,
     connectionsMax: 8,
@@ -29,7 +44,7 @@ export async function createTestDatabase(): Promise<TestDatabase> {
     database,
     async drop() {
       await database.close();
-      await onServer(serverUrl, `DROP DATABASE ${name} WITH (FORCE)`);
+      await drop();
     },
   };
 }
