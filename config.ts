@@ -1,5 +1,6 @@
+import { existsSync } from 'node:fs';
 import { z } from 'zod';
-import { ConfigInvalidError } from './errors.ts';
+import { ConfigInvalidError, FileUnusableError } from './errors.ts';
 
 const port = z.coerce.number().int().min(0).max(65_535);
 const count = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
@@ -81,7 +82,9 @@ export const configSchema = z.strictObject({
     ),
   HELD_BYTES_MAX: count(65_536, 17_179_869_184)
     .default(268_435_456)
-    .describe('Payload bytes of all devices that may wait before the queue; beyond it connections are closed.'),
+    .describe(
+      'Payload bytes of all devices that may wait before the queue; beyond it connections are closed.',
+    ),
   ORGANIZATION_METRICS_MAX: count(1, 1_000_000)
     .default(10_000)
     .describe('Distinct metric names of one organization.'),
@@ -134,23 +137,38 @@ export function loadConfig(environment: Record<string, string | undefined>): Con
   const given = Object.keys(configSchema.shape)
     .filter((key) => environment[key] !== undefined && environment[key]?.trim() !== '')
     .map((key) => [key, environment[key]]);
-  const parsed = configSchema.safeParse(Object.fromEntries(given));
-  if (!parsed.success) {
-    throw new ConfigInvalidError(
-      parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${withoutValue(issue)}`),
-    );
-  }
-  const faults = crossFaults(parsed.data);
-  if (faults.length > 0) throw new ConfigInvalidError(faults);
-  return Object.freeze(parsed.data);
+  const settings = Object.fromEntries(given) as Record<string, string>;
+  const parsed = configSchema.safeParse(settings);
+  const faults = crossFaults(settings);
+  if (parsed.success && faults.length === 0) return Object.freeze(parsed.data);
+  const issues = parsed.error?.issues ?? [];
+  throw new ConfigInvalidError([
+    ...issues.map((issue) => `${issue.path.join('.')}: ${withoutValue(issue)}`),
+    ...faults,
+  ]);
 }
 
-function crossFaults(config: Config): string[] {
+/**
+ * Adds what a file `.env` in the working folder says to the environment; what is set already wins.
+ * @throws {FileUnusableError} when there is such a file and it cannot be read.
+ */
+export function loadEnvFile(): void {
+  if (!existsSync('.env')) return;
+  try {
+    process.loadEnvFile('.env');
+  } catch (cause) {
+    throw new FileUnusableError('the settings file', '.env', cause);
+  }
+}
+
+/** Faults of several settings together, and those that the schema cannot tell without a value. */
+function crossFaults(settings: Record<string, string>): string[] {
+  const { TLS_CERT_FILE = '', TLS_KEY_FILE = '', DATABASE_URL = '' } = settings;
   const faults: string[] = [];
-  if ((config.TLS_CERT_FILE === '') !== (config.TLS_KEY_FILE === '')) {
+  if ((TLS_CERT_FILE === '') !== (TLS_KEY_FILE === '')) {
     faults.push('TLS_CERT_FILE, TLS_KEY_FILE: set both or neither');
   }
-  if (config.DATABASE_URL !== '' && !/^postgres(ql)?:\/\//.test(config.DATABASE_URL)) {
+  if (DATABASE_URL !== '' && !/^postgres(ql)?:\/\//.test(DATABASE_URL)) {
     faults.push('DATABASE_URL: must start with postgres:// or postgresql://');
   }
   return faults;

@@ -1,6 +1,6 @@
 import { createApp } from './app.ts';
 import { printWelcome } from './banner.ts';
-import { loadConfig } from './config.ts';
+import { loadConfig, loadEnvFile } from './config.ts';
 import { AppError, reasonOf } from './errors.ts';
 
 const HELP = `Puback: an MQTT broker that acknowledges a reading after it is committed in PostgreSQL.
@@ -20,6 +20,7 @@ async function main(args: readonly string[]): Promise<void> {
     process.exitCode = unknown === undefined ? 0 : 2;
     return;
   }
+  loadEnvFile();
   const config = loadConfig(process.env);
   const app = createApp(config, { newAdminKey: args.includes('--new-admin-key') });
   const stop = stopOnSignals(() => app.stop());

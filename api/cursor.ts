@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { z } from 'zod';
+import type { z } from 'zod';
 import { CursorInvalidError } from '../errors.ts';
 
 const CURSOR_CHARS_MAX = 600;

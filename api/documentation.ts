@@ -9,7 +9,7 @@ import { NO_BODY, NOTHING, type Route } from './route.ts';
 const DESCRIPTION = `Configuration and history of a fleet of MQTT devices.
 
 - Send an admin key: \`Authorization: Bearer pba_…\`. It acts within its own organization.
-- Lists are pages: \`limit\` rows at most, and \`next\` is null on the last page or the \`cursor\` of the next.
+- Lists are pages: \`limit\` rows at most; \`next\` is the \`cursor\` of the next page, or null.
 - Times are ISO 8601 in UTC.
 - Errors are \`application/problem+json\` (RFC 9457) with a stable \`code\`.`;
 

@@ -57,7 +57,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
   const { log } = deps;
   const app = createServer(log);
   const bounds = boundConnections(app.server, CONNECTIONS_MAX);
-  const metrics = createApiMetrics(deps.metricsRegistry, bounds.count, CONNECTIONS_MAX);
+  const metrics = createApiMetrics(deps.metricsRegistry, () => bounds.count(), CONNECTIONS_MAX);
   addHooks(app, metrics);
   answerErrors(app, log);
   await registerDocumentation(app, deps.version);

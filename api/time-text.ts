@@ -1,8 +1,9 @@
 /** Beyond it a number no longer holds whole microseconds: 2255-06-05. */
 const MICROS_MAX = Number.MAX_SAFE_INTEGER;
 
-const ISO =
-  /^(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?([Zz]|[+ -]\d{2}:?\d{2}))?$/;
+const TIME_OF_DAY = /[Tt ](\d{2}:\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?/;
+const ZONE = /([Zz]|[+ -]\d{2}:?\d{2})/;
+const ISO = new RegExp(`^(\\d{4}-\\d{2}-\\d{2})(?:${TIME_OF_DAY.source}${ZONE.source})?$`);
 const MILLISECONDS = /^-?\d{1,15}$/;
 
 /**

@@ -9,7 +9,7 @@ import {
 } from './acknowledgement-check.ts';
 import { ToolFailedError } from '../errors.ts';
 import { ApiClient } from './api-client.ts';
-import { findDatabaseUrl } from './database-address.ts';
+import { findEmbeddedUrl } from './database-address.ts';
 import { provisionFleet } from './fleet-keys.ts';
 import { startGenerator, type GeneratorProcess } from './generator-process.ts';
 import type { GeneratorResult } from './generator.ts';
@@ -47,7 +47,9 @@ export interface CrashReport {
   ownExits: number;
 }
 
-const LIFTED_LIMITS = {
+const ENVIRONMENT = {
+  // Always the embedded database: another one could not be killed.
+  DATABASE_URL: '',
   DEVICE_MESSAGES_PER_S: '0',
   DEVICE_POINTS_PER_S: '0',
   ADDRESS_CONNECTIONS_MAX: '0',
@@ -65,7 +67,7 @@ const STRIKES_EARLY = 0.2;
  */
 export async function runCrashRounds(plan: CrashPlan): Promise<CrashReport> {
   const { dataDir, logFile } = plan.folder;
-  const supervisor = await Supervisor.start({ dataDir, logFile, environment: LIFTED_LIMITS });
+  const supervisor = await Supervisor.start({ dataDir, logFile, environment: ENVIRONMENT });
   let generator: GeneratorProcess | null = null;
   try {
     const { credentials } = await supervisor.program;
@@ -179,7 +181,7 @@ async function judge(
     check.add(acknowledgement);
     silences.add(acknowledgement.acknowledgedAtMs);
   }
-  const client = new pg.Client({ connectionString: await findDatabaseUrl(dataDir) });
+  const client = new pg.Client({ connectionString: await findEmbeddedUrl(dataDir) });
   await client.connect();
   try {
     return { faults: silences.records, check: await check.compare(client, devices) };

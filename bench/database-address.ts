@@ -1,12 +1,18 @@
+import { readUrl } from '../drizzle/embedded-cluster.ts';
 import { ToolFailedError } from '../errors.ts';
 
 /**
- * The connection string of the database that a program on this data folder uses: DATABASE_URL, or the
- * embedded one while it runs.
- * @throws {ToolFailedError} when the folder has no running database.
+ * The connection string of the embedded database of a data folder.
+ * @throws {ToolFailedError} when no program has set one up there.
  */
+export async function findEmbeddedUrl(dataDir: string): Promise<string> {
+  const url = await readUrl(dataDir);
+  if (url === null) throw new ToolFailedError(`${dataDir} has no embedded database`);
+  return url;
+}
+
+/** The database that a program on this data folder uses: DATABASE_URL, or the embedded one. */
 export async function findDatabaseUrl(dataDir: string): Promise<string> {
-  const given = process.env['DATABASE_URL'];
-  if (given !== undefined && given !== '') return given;
-  throw new ToolFailedError(`no database runs in ${dataDir}`);
+  const given = process.env['DATABASE_URL']?.trim() ?? '';
+  return given === '' ? findEmbeddedUrl(dataDir) : given;
 }

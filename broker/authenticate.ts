@@ -54,9 +54,10 @@ export function rewriteConnect(packet: ConnectFields, principal: DevicePrincipal
   packet.clientId = `d:${principal.organization}/${principal.device}`;
   packet.clean = true;
   const asked = packet.keepalive ?? 0;
-  packet.keepalive =
-    asked === 0 ? KEEP_ALIVE_S_MAX : Math.min(KEEP_ALIVE_S_MAX, Math.max(KEEP_ALIVE_S_MIN, asked));
-  return packet.keepalive;
+  // The engine keeps no clock: it does not see the packets that the framer answers.
+  packet.keepalive = 0;
+  if (asked === 0) return KEEP_ALIVE_S_MAX;
+  return Math.min(KEEP_ALIVE_S_MAX, Math.max(KEEP_ALIVE_S_MIN, asked));
 }
 
 /**

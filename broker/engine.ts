@@ -5,9 +5,6 @@ import mqemitter from 'mqemitter';
 import type { Packet } from 'mqtt-packet';
 import type { Session } from './session.ts';
 
-/** Largest packet before CONNACK: a CONNECT with a key, a will and a user name is below 1 KiB. */
-const CONNECT_BYTES_MAX = 4096;
-
 /** A client of the engine with what the wrapper keeps on it. */
 export type EngineClient = Client & {
   /** Set once the device is authenticated. */
@@ -21,13 +18,8 @@ export type EngineClient = Client & {
 
 /** The inside of an Aedes client that the wrapper mends; pinned with the version of Aedes. */
 interface ClientInternals {
-  connackSent: boolean;
   _parser: {
-    packet: { length: number };
-    _parseLength(): boolean;
-    emit(event: 'error', error: Error): void;
     prependListener(event: 'packet', listener: (packet: Packet) => void): void;
-    error: Error | null;
   };
 }
 
@@ -44,9 +36,7 @@ export type EngineHooks = Required<
  * in `docs/adr/0004-aedes-behind-one-wrapper.md`.
  */
 export class Engine extends Aedes {
-  readonly #packetBytesMax: number;
-
-  constructor(hooks: EngineHooks, packetBytesMax: number, connectDeadlineMs: number) {
+  constructor(hooks: EngineHooks, connectDeadlineMs: number) {
     super({
       ...hooks,
       // (2) A bound on parallel deliveries ends in a recursion that overflows the stack.
@@ -54,7 +44,6 @@ export class Engine extends Aedes {
       connectTimeout: connectDeadlineMs,
       maxTopicLevels: 8,
     });
-    this.#packetBytesMax = packetBytesMax;
     this.#sealPublish();
   }
 
@@ -62,25 +51,10 @@ export class Engine extends Aedes {
   accept(connection: Duplex, request?: IncomingMessage): EngineClient {
     const client = this.handle(connection, request as IncomingMessage) as EngineClient;
     const internals = client as unknown as ClientInternals;
-    this.#guardPacketLength(internals);
     internals._parser.prependListener('packet', capGrantedQos);
     // (1) The duplicate filter drops live messages that overtake each other. Its memory stays empty.
     Object.defineProperty(client, 'duplicates', { value: NEVER_SEEN });
     return client;
-  }
-
-  /** (4) Refuses a packet by its declared length, before any of it is buffered. */
-  #guardPacketLength(client: ClientInternals): void {
-    const parser = client._parser;
-    const parseLength = parser._parseLength.bind(parser);
-    parser._parseLength = () => {
-      if (!parseLength()) return false;
-      const max = client.connackSent ? this.#packetBytesMax : CONNECT_BYTES_MAX;
-      if (parser.packet.length <= max) return true;
-      parser.error = new Error('packet too large');
-      parser.emit('error', parser.error);
-      return false;
-    };
   }
 
   /**

@@ -97,8 +97,8 @@ export class Ingest {
   }
 
   /** See {@link Pipeline.accept}. */
-  accept(lane: Lane, publication: Publication): void {
-    this.#pipeline.accept(lane, publication);
+  accept(lane: Lane, publication: Publication): boolean {
+    return this.#pipeline.accept(lane, publication);
   }
 
   /** Resolves when all that was taken in is stored, or after `timeoutMs`. */

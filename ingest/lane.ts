@@ -39,7 +39,7 @@ export class Lane {
   /** True while something will wake the lane. */
   isBlocked = false;
   readonly receiptClock = new ReceiptClock();
-  /** Since when messages have waited for the rate without a break, in ms of the monotonic clock. */
+  /** Since when every message has had to wait for a rate, in ms of the monotonic clock. */
   rateWaitSince: number | null = null;
   /** Whether this connection was told that its clock is wrong. */
   isClockReported = false;

@@ -6,6 +6,8 @@ import type { Lane } from './lane.ts';
 export interface Source {
   /** Tells the device on `in/err` why a message was refused. */
   report(code: RefusalCode, channel: string, detail: string): void;
+  /** Called when a message that had to wait before the queue has gone on. */
+  resume(): void;
   /** Ends the connection; what is held of it stays unacknowledged. */
   close(reason: 'rate' | 'held_bytes'): void;
 }
@@ -40,6 +42,8 @@ export interface Message {
   /** How far the rates were asked, so that a message that waits for something else pays once. */
   isCounted: boolean;
   arePointsCounted: boolean;
+  /** Whether it waited for a rate. */
+  isShaped: boolean;
   /** Set when the message goes to quarantine; some of its readings may be stored all the same. */
   quarantine: { readonly id: string; readonly code: string; readonly detail: string } | null;
 }

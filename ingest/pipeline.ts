@@ -74,8 +74,10 @@ export class Pipeline {
   /**
    * Takes a message in. Throws never. Either the message is stored, or kept in quarantine, and then
    * acknowledged; or its source is closed and it stays unacknowledged.
+   * @returns false when it has to wait before the queue: who reads no further until it is acknowledged
+   * holds the device back.
    */
-  accept(lane: Lane, publication: Publication): void {
+  accept(lane: Lane, publication: Publication): boolean {
     const metrics = this.#metrics;
     metrics.receivedMessages += 1;
     metrics.receivedBytes += publication.payload.length;
@@ -86,31 +88,34 @@ export class Pipeline {
       receivedMicros: 0,
       outcome: null,
       isCounted: false,
+      isShaped: false,
       arePointsCounted: false,
       quarantine: null,
     };
-    if (!lane.isBlocked && this.#advance(message)) return;
-    this.#hold(message);
+    if (!lane.isBlocked && this.#advance(message)) return true;
+    return !this.#hold(message);
   }
 
-  #hold(message: Message): void {
+  /** @returns false when the message was dropped instead. */
+  #hold(message: Message): boolean {
     const { lane, publication } = message;
     const bytes = publication.payload.length;
     if (isOverRate(lane)) {
       this.#drop(message, 'rate');
-      return;
+      return false;
     }
     const isOver =
       lane.waitingBytes + bytes > this.#limits.deviceHeldBytesMax ||
       this.#heldBytes + bytes > this.#limits.heldBytesMax;
     if (isOver) {
       this.#drop(message, 'held_bytes');
-      return;
+      return false;
     }
     lane.waiting.push(message);
     lane.waitingBytes += bytes;
     this.#heldMessages += 1;
     this.#heldBytes += bytes;
+    return true;
   }
 
   /** QoS 0 is lost here, and counted. Above it the connection ends, and the device sends again. */
@@ -133,9 +138,8 @@ export class Pipeline {
       lane.waitingBytes -= bytes;
       this.#heldBytes -= bytes;
     }
-    lane.waiting.splice(0, done);
-    if (lane.waiting.length === 0) lane.rateWaitSince = null;
     this.#heldMessages -= done;
+    for (const { publication } of lane.waiting.splice(0, done)) publication.source.resume();
   }
 
   /** True when the message has gone to the writer; false when it waits and the lane will be woken. */
@@ -147,7 +151,7 @@ export class Pipeline {
     }
     if (!message.isCounted) {
       const waitMs = lane.messageBucket.take(1, performance.now());
-      if (waitMs > 0) return this.#wakeAfter(lane, waitMs);
+      if (waitMs > 0) return this.#wakeAfter(message, waitMs);
       message.isCounted = true;
     }
     const outcome = (message.outcome ??= this.#read(message));
@@ -178,8 +182,9 @@ export class Pipeline {
     const { lane } = message;
     if (!message.arePointsCounted) {
       const waitMs = lane.pointBucket.take(decoded.pointCount, performance.now());
-      if (waitMs > 0) return this.#wakeAfter(lane, waitMs);
+      if (waitMs > 0) return this.#wakeAfter(message, waitMs);
       message.arePointsCounted = true;
+      if (!message.isShaped) lane.rateWaitSince = null;
       this.#metrics.missingValues += decoded.missing;
     }
     const missing = this.#lanes.missingMetrics(lane, decoded);
@@ -234,7 +239,9 @@ export class Pipeline {
     message.publication.source.report(code, message.publication.channel, detail);
   }
 
-  #wakeAfter(lane: Lane, waitMs: number): false {
+  #wakeAfter(message: Message, waitMs: number): false {
+    const { lane } = message;
+    message.isShaped = true;
     lane.isBlocked = true;
     lane.rateWaitSince ??= performance.now();
     setTimeout(() => this.#wake(lane), waitMs);

@@ -78,7 +78,8 @@ export function createApiKeys({ database, revocations }: ApiKeysDeps): ApiKeys {
       const isNext =
         after === null
           ? undefined
-          : sql`(created_at, key_id) > (SELECT created_at, key_id FROM api_key WHERE key_id = ${after})`;
+          : sql`(created_at, key_id) >
+                (SELECT created_at, key_id FROM api_key WHERE key_id = ${after})`;
       const query = orm.select().from(apiKey);
       const rows = await guardStore(
         query

@@ -1,8 +1,13 @@
-import { connect } from 'node:net';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { connect, type Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { z } from 'zod';
+import { boundConnections } from '../../api/connection-bounds.ts';
 import type { Route } from '../../api/route.ts';
 import { makeKey } from '../../firmware-protocol/keys.ts';
 import { createTestApi, type TestApi } from '../support/api.ts';
+import { ensureDays, ensureMetric, insertReading } from '../support/readings.ts';
 
 let t: TestApi;
 let deviceKey: string;
@@ -95,6 +100,37 @@ describe('every route of the table', () => {
   });
 });
 
+/** Members that the document does not name are refused. */
+function strict(schema: z.ZodType): z.ZodType {
+  if (schema instanceof z.ZodArray) return z.array(strict(schema.element as z.ZodType));
+  if (!(schema instanceof z.ZodObject) || schema.def.catchall !== undefined) return schema;
+  const members = Object.entries<z.ZodType>(schema.shape);
+  return z.strictObject(Object.fromEntries(members.map(([name, of]) => [name, strict(of)])));
+}
+
+describe('connections', () => {
+  it('beyond the bound are closed at once, and come again when others are gone', async () => {
+    const server = createServer((_request, response) => response.end('ok'));
+    const bounds = boundConnections(server, 2);
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as { port: number };
+    const open = [connect(port, '127.0.0.1'), connect(port, '127.0.0.1')];
+    await Promise.all(open.map((socket) => once(socket, 'connect')));
+    const third = connect(port, '127.0.0.1');
+    third.resume();
+    await once(third, 'close');
+    expect(bounds.count()).toBe(2);
+    const end = once(open[0] as Socket, 'close');
+    open[0]?.destroy();
+    await end;
+    await expect.poll(() => bounds.count()).toBe(1);
+    const drained = bounds.drain(50);
+    await Promise.all([drained, once((open[1] as Socket).resume(), 'close')]);
+    server.close();
+  });
+});
+
 describe('hostile HTTP', () => {
   it('refuses a body above 1 MiB with 413, whether announced or chunked', async () => {
     const body = `{"device":"${'x'.repeat(1_100_000)}"}`;
@@ -172,6 +208,33 @@ describe('hostile HTTP', () => {
     const log = t.logged.join('\n');
     for (const key of [t.acme.adminKey, t.other.adminKey, deviceKey]) {
       expect(log).not.toContain(key.slice(13));
+    }
+  });
+});
+
+describe('answers', () => {
+  it('are as the OpenAPI document says', async () => {
+    const { database } = t.test;
+    const { organizationId } = t.acme.author;
+    const { deviceId } = await t.registry.devices.get(organizationId, 'mine');
+    const metricId = await ensureMetric(database, organizationId, 'temp');
+    await ensureDays(database, '2026-11-21', '2026-11-21');
+    await insertReading(database, { deviceId, metricId, time: '2026-11-21T08:00Z', value: 1 });
+    await database.pool.query(
+      `INSERT INTO quarantine VALUES (gen_random_uuid(), $1, $2, now(), 't', 'rate', '', 'x')`,
+      [organizationId, deviceId],
+    );
+    const order = ['GET', 'POST', 'PATCH', 'DELETE'];
+    const routes = t.api.routes.toSorted(
+      (a, b) => order.indexOf(a.method) - order.indexOf(b.method) || b.path.length - a.path.length,
+    );
+    for (const route of routes) {
+      const { status, body } = await t.send(route.method, pathOf(route), bodyFor(route));
+      const answer = route.answers[status];
+      expect(answer, `${route.method} ${route.path}: ${status}`).toBeDefined();
+      const schema = answer?.schema ?? z.literal('');
+      expect(strict(schema).safeParse(body).error, `${route.method} ${route.path}`).toBeUndefined();
+      if (body.data !== undefined) expect(body.data, route.path).not.toHaveLength(0);
     }
   });
 });

@@ -23,7 +23,6 @@ beforeEach(async () => {
       authorizeSubscribe: (_client, subscription, done) => done(null, subscription),
       authorizeForward: (_client, packet) => packet,
     },
-    65_536,
     10_000,
   );
   await engine.listen();

@@ -16,6 +16,7 @@ export function recordingSource(): Told {
     reports,
     closes,
     source: {
+      resume: () => undefined,
       report: (code) => void reports.push(code),
       close: (reason) => void closes.push(reason),
     },
@@ -62,6 +63,7 @@ export function makeMessage(acknowledge: () => void, lane: Lane = openLane()): M
     outcome: null,
     isCounted: true,
     arePointsCounted: true,
+    isShaped: false,
     quarantine: null,
   };
 }

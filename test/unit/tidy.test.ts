@@ -37,8 +37,11 @@ describe('documents', () => {
     expect(inDocument.map(([code]) => code).toSorted()).toEqual(
       inCode.map(([code]) => code).toSorted(),
     );
+    const documented = new Map(inDocument);
     for (const [code, status] of inCode) {
-      if (status !== 'varies') expect(inDocument).toContainEqual([code, status]);
+      // A dash: the error ends the program, or a start of it, and never becomes an answer.
+      const allowed = status === '500' ? ['500', '–'] : [status];
+      if (status !== 'varies') expect(allowed, code).toContain(documented.get(code));
     }
   });
 

@@ -1,6 +1,5 @@
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { findDatabaseFault } from '../../drizzle/health.ts';
 import { inTransaction } from '../../drizzle/transaction.ts';
 import { StoreUnavailableError } from '../../errors.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
@@ -10,15 +9,6 @@ beforeAll(async () => {
   test = await createTestDatabase();
 });
 afterAll(() => test.drop());
-
-describe('findDatabaseFault', () => {
-  it('finds nothing wrong with a database that answers, and a code with one that is away', async () => {
-    expect(await findDatabaseFault(test.database.pool)).toBeNull();
-    const away = new pg.Pool({ host: '127.0.0.1', port: 1 });
-    expect(await findDatabaseFault(away)).toBe('ECONNREFUSED');
-    await away.end();
-  });
-});
 
 describe('inTransaction', () => {
   it('commits all or nothing', async () => {

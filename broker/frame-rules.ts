@@ -1,0 +1,148 @@
+// HOT PATH: once per packet; see bench/RESULTS.md
+import { isUtf8 } from 'node:buffer';
+
+/** MQTT control packet types that a client may send [MQTT-2.2.1]. */
+export const PACKET = {
+  connect: 1,
+  publish: 3,
+  puback: 4,
+  pubrec: 5,
+  pubrel: 6,
+  pubcomp: 7,
+  subscribe: 8,
+  unsubscribe: 10,
+  pingreq: 12,
+  disconnect: 14,
+} as const;
+
+/** Flags of the fixed header that a type must have [MQTT-2.2.2-2]; PUBLISH has rules of its own. */
+const FLAGS: readonly (number | null)[] = [
+  null,
+  0,
+  null,
+  null,
+  0,
+  0,
+  2,
+  0,
+  2,
+  null,
+  2,
+  null,
+  0,
+  null,
+  0,
+  null,
+];
+
+/**
+ * Says what is wrong with one whole packet of a client, by the rules of MQTT 3.1.1 that can be told from
+ * the packet alone. What the engine behind checks by itself is left to it.
+ * @param bytes holds the packet; its variable header starts at `start` and its payload ends at `end`.
+ * @param first first byte of the fixed header.
+ * @returns null, or the reason with its clause: the connection must be closed [MQTT-4.8.0-1].
+ */
+export function frameFault(
+  first: number,
+  bytes: Buffer,
+  start: number,
+  end: number,
+): string | null {
+  const type = first >> 4;
+  if (type === PACKET.publish) return publishFault(first & 0x0f, bytes, start, end);
+  const flags = FLAGS[type] ?? null;
+  if (flags === null) return 'packet type that no client sends [MQTT-2.2.1]';
+  if (flags !== (first & 0x0f)) return 'reserved flags of the fixed header [MQTT-2.2.2-2]';
+  switch (type) {
+    case PACKET.connect:
+      return connectFault(bytes, start, end);
+    case PACKET.subscribe:
+      return filtersFault(bytes, start, end, true);
+    case PACKET.unsubscribe:
+      return filtersFault(bytes, start, end, false);
+    case PACKET.pingreq:
+    case PACKET.disconnect:
+      return start === end ? null : 'remaining length of a packet without content [MQTT-3.12.1]';
+    default:
+      if (end - start !== 2) return 'remaining length of an acknowledgement [MQTT-3.4.1]';
+      return packetIdFault(bytes, start);
+  }
+}
+
+function publishFault(flags: number, bytes: Buffer, start: number, end: number): string | null {
+  const qos = (flags >> 1) & 3;
+  if (qos === 3) return 'QoS 3 [MQTT-3.3.1-4]';
+  if (qos === 0 && (flags & 8) !== 0) return 'DUP at QoS 0 [MQTT-3.3.1-2]';
+  if (start + 2 > end) return 'PUBLISH without a topic [MQTT-3.3.2-1]';
+  const topicEnd = start + 2 + bytes.readUInt16BE(start);
+  if (topicEnd + (qos > 0 ? 2 : 0) > end) return 'PUBLISH shorter than its topic [MQTT-3.3.2-1]';
+  return qos > 0 ? packetIdFault(bytes, topicEnd) : null;
+}
+
+/** [MQTT-2.3.1-1] A packet identifier is never 0. */
+function packetIdFault(bytes: Buffer, at: number): string | null {
+  return bytes.readUInt16BE(at) === 0 ? 'packet identifier 0 [MQTT-2.3.1-1]' : null;
+}
+
+function filtersFault(bytes: Buffer, start: number, end: number, hasQos: boolean): string | null {
+  if (start + 2 > end) return 'no packet identifier [MQTT-2.3.1-1]';
+  const fault = packetIdFault(bytes, start);
+  if (fault !== null) return fault;
+  let at = start + 2;
+  if (at === end) return 'no topic filter [MQTT-3.8.3-3, MQTT-3.10.3-2]';
+  while (at < end) {
+    const next = textEnd(bytes, at, end);
+    if (next < 0) return 'topic filter that is cut off or not UTF-8 [MQTT-3.8.3-1]';
+    at = next;
+    if (!hasQos) continue;
+    if (at >= end || (bytes[at] ?? 0) > 2) return 'requested QoS [MQTT-3.8.3-4]';
+    at += 1;
+  }
+  return null;
+}
+
+/** Behind protocol name, level, flags and keep alive; other protocol levels are the engine's to refuse. */
+function connectFault(bytes: Buffer, start: number, end: number): string | null {
+  const levelAt = textEnd(bytes, start, end);
+  if (levelAt < 0 || levelAt + 4 > end) return 'CONNECT is cut off [MQTT-3.1.2]';
+  const level = bytes[levelAt] ?? 0;
+  if (level !== 4 && level !== 3) return null;
+  const flags = bytes[levelAt + 1] ?? 0;
+  const fault = connectFlagsFault(flags);
+  if (fault !== null) return fault;
+  let at = textEnd(bytes, levelAt + 4, end);
+  if (at < 0) return 'client identifier that is cut off or not UTF-8 [MQTT-3.1.3-4]';
+  if ((flags & 0x04) !== 0) {
+    at = textEnd(bytes, at, end);
+    if (at >= 0) at = binaryEnd(bytes, at, end);
+    if (at < 0) return 'will that is cut off, or whose topic is not UTF-8 [MQTT-3.1.3-10]';
+  }
+  if ((flags & 0x80) !== 0) at = textEnd(bytes, at, end);
+  if (at < 0) return 'user name that is cut off or not UTF-8 [MQTT-3.1.3-11]';
+  if ((flags & 0x40) !== 0) at = binaryEnd(bytes, at, end);
+  return at === end ? null : 'CONNECT longer or shorter than its fields [MQTT-3.1.3-1]';
+}
+
+function connectFlagsFault(flags: number): string | null {
+  const hasWill = (flags & 0x04) !== 0;
+  const willQos = (flags >> 3) & 3;
+  if ((flags & 0x01) !== 0) return 'reserved connect flag [MQTT-3.1.2-3]';
+  if (willQos === 3) return 'will QoS 3 [MQTT-3.1.2-14]';
+  if (!hasWill && (flags & 0x38) !== 0) return 'will flags without a will [MQTT-3.1.2-13]';
+  const hasPasswordOnly = (flags & 0xc0) === 0x40;
+  return hasPasswordOnly ? 'password without user name [MQTT-3.1.2-22]' : null;
+}
+
+/** Where a UTF-8 string ends that starts with its length at `at`; -1 when it is none [MQTT-1.5.3-1]. */
+function textEnd(bytes: Buffer, at: number, end: number): number {
+  const next = binaryEnd(bytes, at, end);
+  if (next < 0) return -1;
+  const text = bytes.subarray(at + 2, next);
+  return text.includes(0) || !isUtf8(text) ? -1 : next;
+}
+
+function binaryEnd(bytes: Buffer, at: number, end: number): number {
+  if (at + 2 > end) return -1;
+  const next = at + 2 + bytes.readUInt16BE(at);
+  return next > end ? -1 : next;
+}

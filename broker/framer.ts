@@ -1,0 +1,300 @@
+// HOT PATH: once per packet; see bench/RESULTS.md
+import { Duplex } from 'node:stream';
+import type { Intake } from './authorize.ts';
+import { frameFault, PACKET } from './frame-rules.ts';
+
+/** Largest CONNECT, in bytes behind the fixed header: one with key, will and user name is below 1 KiB. */
+const CONNECT_BYTES_MAX = 4096;
+/** Publications of one connection that may be unsettled; beyond it its socket is not read. */
+const UNSETTLED_MAX = 512;
+/** Acknowledgements that a device does not read, in bytes; beyond it its socket is not read. */
+const UNREAD_BYTES_MAX = 65_536;
+const PINGRESP = Buffer.from([0xd0, 0]);
+
+/** Where publications of an admitted device go, past the engine. */
+export interface PublishSink {
+  /** Verdict on a topic; null for one that no client may send. Asked once for a run of one topic. */
+  authorize(topic: string): Intake | null;
+  /**
+   * Takes a publication. It calls `acknowledge` once it is stored.
+   * @returns false when it has to wait before it is even queued: reading rests until
+   * {@link Framer.goOn}.
+   */
+  take(intake: Intake, publication: DirectPublication): boolean;
+}
+
+/** A PUBLISH at QoS 0 or 1 as it came. */
+export interface DirectPublication {
+  readonly topic: string;
+  readonly payload: Buffer;
+  readonly qos: 0 | 1;
+  /** The message is stored: acknowledge it. */
+  readonly acknowledge: () => void;
+}
+
+/** What the framer tells its owner. */
+export interface FramerOwner {
+  /** The client broke the protocol; the connection is being destroyed. */
+  onViolation(reason: string): void;
+}
+
+/**
+ * Cuts the byte stream of a client into MQTT packets, between its socket and the engine. Every packet is
+ * checked before the engine sees a byte of it. After {@link admit} PINGREQ is answered here, and PUBLISH
+ * at QoS 0 and 1 goes to the {@link PublishSink}; its PUBACKs are written in the order in which they are
+ * given, all of one turn in one write. Every other packet goes on to the engine untouched.
+ *
+ * Reading rests, so that TCP holds the client back: from CONNECT until {@link admit}; while the engine
+ * is full; while a publication waits before the queue; while too many are unsettled; and while the
+ * client does not read its acknowledgements.
+ */
+export class Framer extends Duplex {
+  readonly #socket: Duplex;
+  readonly #packetBytesMax: number;
+  readonly #owner: FramerOwner;
+  #parts: Buffer[] = [];
+  #partsBytes = 0;
+  /** Bytes that the packet at the start of the parts takes, as far as is known. */
+  #neededBytes = 0;
+  #isConnectSeen = false;
+  #isAdmitted = false;
+  #sink: PublishSink | null = null;
+  #isEngineFull = false;
+  #isWaiting = false;
+  #isUnread = false;
+  #isHalted = false;
+  #isPaused = false;
+  #unsettled = 0;
+  #lastTopicBytes: Buffer = Buffer.alloc(0);
+  #lastTopic = '';
+  #lastIntake: Intake | null = null;
+  #acknowledged: number[] = [];
+  /** When bytes last came, in ms of the monotonic clock. */
+  lastSeenMs = performance.now();
+
+  constructor(socket: Duplex, packetBytesMax: number, owner: FramerOwner) {
+    super({ allowHalfOpen: false });
+    this.#socket = socket;
+    this.#packetBytesMax = packetBytesMax;
+    this.#owner = owner;
+    socket.on('data', (chunk: Buffer) => this.#receive(chunk));
+    socket.on('end', () => this.push(null));
+    socket.on('error', (error) => this.destroy(error));
+    socket.on('close', () => this.destroy());
+    socket.on('drain', () => {
+      this.#isUnread = false;
+      this.#goOn();
+    });
+  }
+
+  /** True while nothing is read from the client, who may then be silent for no fault of its own. */
+  get isResting(): boolean {
+    return (
+      (this.#isConnectSeen && !this.#isAdmitted) ||
+      this.#isEngineFull ||
+      this.#isWaiting ||
+      this.#isUnread ||
+      this.#isHalted ||
+      this.#unsettled >= UNSETTLED_MAX
+    );
+  }
+
+  /** Lets the client go on after CONNACK. Without a sink every PUBLISH goes to the engine. */
+  admit(sink: PublishSink | null): void {
+    this.#isAdmitted = true;
+    this.#sink = sink;
+    this.#goOn();
+  }
+
+  /** Tells that the publication which had to wait has gone on. */
+  goOn(): void {
+    this.#isWaiting = false;
+    this.#goOn();
+  }
+
+  /** Reads nothing more, for good; what was taken is still acknowledged. */
+  halt(): void {
+    this.#isHalted = true;
+    this.#pause();
+  }
+
+  override _read(): void {
+    if (!this.#isEngineFull) return;
+    this.#isEngineFull = false;
+    this.#goOn();
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
+    this.#send(chunk, done);
+  }
+
+  override _writev(chunks: { chunk: Buffer }[], done: (error?: Error | null) => void): void {
+    this.#send(Buffer.concat(chunks.map(({ chunk }) => chunk)), done);
+  }
+
+  override _final(done: () => void): void {
+    this.#socket.end();
+    done();
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    this.#parts = [];
+    this.#sink = null;
+    this.#socket.destroy();
+    done(error);
+  }
+
+  /** The engine's own back-pressure: it waits until the socket has taken what it wrote. */
+  #send(bytes: Buffer, done: (error?: Error | null) => void): void {
+    if (this.#socket.write(bytes)) done();
+    else this.#socket.once('drain', () => done());
+  }
+
+  #receive(chunk: Buffer): void {
+    this.lastSeenMs = performance.now();
+    this.#parts.push(chunk);
+    this.#partsBytes += chunk.length;
+    if (this.isResting) this.#pause();
+    else if (this.#partsBytes >= this.#neededBytes) this.#cut();
+  }
+
+  #goOn(): void {
+    if (this.destroyed || this.isResting) return;
+    if (this.#partsBytes > 0 && this.#partsBytes >= this.#neededBytes) this.#cut();
+    if (this.isResting || this.destroyed) return;
+    this.#isPaused = false;
+    this.#socket.resume();
+  }
+
+  #pause(): void {
+    this.#isPaused = true;
+    this.#socket.pause();
+  }
+
+  /** Hands out every whole packet that has come, until reading has to rest. */
+  #cut(): void {
+    const bytes =
+      this.#parts.length === 1 ? (this.#parts[0] as Buffer) : Buffer.concat(this.#parts);
+    let at = 0;
+    this.#neededBytes = 0;
+    while (at < bytes.length && !this.isResting && !this.destroyed) {
+      const next = this.#takePacket(bytes, at);
+      if (next < 0) break;
+      at = next;
+    }
+    if (this.destroyed) return;
+    this.#parts = at < bytes.length ? [bytes.subarray(at)] : [];
+    this.#partsBytes = bytes.length - at;
+    if (this.isResting) this.#pause();
+  }
+
+  /** @returns where the next packet starts, or -1 when this one is not whole yet or must not be. */
+  #takePacket(bytes: Buffer, at: number): number {
+    let length = 0;
+    let start = at + 1;
+    for (let shift = 0; ; shift += 7) {
+      if (start >= bytes.length) return this.#await(bytes.length - at + 1);
+      const byte = bytes[start] as number;
+      start += 1;
+      length += (byte & 0x7f) << shift;
+      if (byte < 0x80) break;
+      if (shift === 21) return this.#violate('remaining length of more than 4 bytes [MQTT-2.2.3]');
+    }
+    if (length > (this.#isAdmitted ? this.#packetBytesMax : CONNECT_BYTES_MAX)) {
+      return this.#violate(`packet of ${length} bytes`);
+    }
+    const end = start + length;
+    if (end > bytes.length) return this.#await(end - at);
+    const first = bytes[at] as number;
+    const fault = this.#orderFault(first >> 4) ?? frameFault(first, bytes, start, end);
+    if (fault !== null) return this.#violate(fault);
+    this.#dispatch(first, bytes, at, start, end);
+    return end;
+  }
+
+  #orderFault(type: number): string | null {
+    if (type === PACKET.connect) {
+      return this.#isConnectSeen ? 'second CONNECT [MQTT-3.1.0-2]' : null;
+    }
+    return this.#isConnectSeen ? null : 'packet before CONNECT [MQTT-3.1.0-1]';
+  }
+
+  #dispatch(first: number, bytes: Buffer, at: number, start: number, end: number): void {
+    const type = first >> 4;
+    if (type === PACKET.connect) this.#isConnectSeen = true;
+    if (type === PACKET.pingreq) {
+      this.#socket.write(PINGRESP);
+      return;
+    }
+    if (type === PACKET.publish && this.#sink !== null && (first & 0x04) === 0) {
+      this.#publish(this.#sink, (first >> 1) as 0 | 1, bytes, start, end);
+      return;
+    }
+    if (!this.push(bytes.subarray(at, end))) this.#isEngineFull = true;
+  }
+
+  #publish(sink: PublishSink, qosBits: number, bytes: Buffer, start: number, end: number): void {
+    const qos = (qosBits & 1) as 0 | 1;
+    const topicEnd = start + 2 + bytes.readUInt16BE(start);
+    const intake = this.#intakeOf(sink, bytes, start + 2, topicEnd);
+    if (intake === null) {
+      this.#violate('topic name [MQTT-1.5.3-2]');
+      return;
+    }
+    const packetId = qos === 0 ? 0 : bytes.readUInt16BE(topicEnd);
+    this.#unsettled += 1;
+    const isQueued = sink.take(intake, {
+      topic: this.#lastTopic,
+      payload: bytes.subarray(topicEnd + (qos === 0 ? 0 : 2), end),
+      qos,
+      acknowledge: () => this.#acknowledge(packetId),
+    });
+    if (!isQueued) this.#isWaiting = true;
+  }
+
+  /** A device publishes on few topics, mostly one: its name is compared before it is decoded. */
+  #intakeOf(sink: PublishSink, bytes: Buffer, start: number, end: number): Intake | null {
+    const last = this.#lastTopicBytes;
+    const isSame = last.length === end - start && last.compare(bytes, start, end) === 0;
+    if (isSame && this.#lastIntake !== null) return this.#lastIntake;
+    this.#lastTopicBytes = Buffer.from(bytes.subarray(start, end));
+    this.#lastTopic = this.#lastTopicBytes.toString('utf8');
+    this.#lastIntake = sink.authorize(this.#lastTopic);
+    return this.#lastIntake;
+  }
+
+  #acknowledge(packetId: number): void {
+    if (packetId !== 0 && !this.destroyed) {
+      if (this.#acknowledged.push(packetId) === 1) queueMicrotask(() => this.#sendPubacks());
+    }
+    this.#settle();
+  }
+
+  #sendPubacks(): void {
+    const packetIds = this.#acknowledged;
+    this.#acknowledged = [];
+    if (this.destroyed) return;
+    const pubacks = Buffer.allocUnsafe(packetIds.length * 4);
+    let at = 0;
+    for (const packetId of packetIds) at = pubacks.writeUInt32BE(0x4002_0000 + packetId, at);
+    this.#socket.write(pubacks);
+    if (this.#socket.writableLength > UNREAD_BYTES_MAX) this.#isUnread = true;
+  }
+
+  #settle(): void {
+    this.#unsettled -= 1;
+    const isLow = this.#unsettled === 0 || this.#unsettled === UNSETTLED_MAX / 2;
+    if (isLow && this.#isPaused) queueMicrotask(() => this.#goOn());
+  }
+
+  #await(neededBytes: number): -1 {
+    this.#neededBytes = neededBytes;
+    return -1;
+  }
+
+  #violate(reason: string): -1 {
+    this.#owner.onViolation(reason);
+    this.destroy();
+    return -1;
+  }
+}

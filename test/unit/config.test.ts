@@ -1,0 +1,66 @@
+import { describe, expect, it } from 'vitest';
+import { configSchema, loadConfig } from '../../config.ts';
+import { ConfigInvalidError } from '../../errors.ts';
+
+function faultsOf(environment: Record<string, string>): readonly string[] {
+  try {
+    loadConfig(environment);
+  } catch (error) {
+    if (error instanceof ConfigInvalidError) return error.faults;
+    throw error;
+  }
+  return [];
+}
+
+describe('loadConfig', () => {
+  it('takes an empty environment and gives every default', () => {
+    expect(loadConfig({})).toMatchObject({
+      MQTT_HOST: '127.0.0.1',
+      MQTT_PORT: 1883,
+      MQTTS_PORT: 8883,
+      HTTP_HOST: '127.0.0.1',
+      HTTP_PORT: 8080,
+      DATA_DIR: './data',
+      DATABASE_URL: '',
+      DEVICE_MESSAGES_PER_S: 20,
+      DEVICE_POINTS_PER_S: 1000,
+      ADDRESS_CONNECTIONS_MAX: 1000,
+    });
+  });
+
+  it('leaves foreign variables alone and takes an empty one as not set', () => {
+    expect(loadConfig({ PATH: '/bin', MQTT_PORT: '', HTTP_PORT: ' ' }).MQTT_PORT).toBe(1883);
+  });
+
+  it('reports all faults at once, by key and without the value (O-05)', () => {
+    const faults = faultsOf({
+      MQTT_PORT: 'secret-1',
+      HTTP_PORT: '70000',
+      LOG_LEVEL: 'secret-2',
+      DATABASE_URL: 'mysql://user:secret-3@host/db',
+      TLS_CERT_FILE: 'secret-4',
+      BATCH_LINGER_MS: '51',
+      DEVICE_POINTS_PER_S: '1.5',
+    });
+    expect(faults.map((fault) => fault.split(':')[0]).sort()).toEqual([
+      'BATCH_LINGER_MS',
+      'DATABASE_URL',
+      'DEVICE_POINTS_PER_S',
+      'HTTP_PORT',
+      'LOG_LEVEL',
+      'MQTT_PORT',
+      'TLS_CERT_FILE, TLS_KEY_FILE',
+    ]);
+    expect(faults.join()).not.toMatch(/secret|70000|mysql/);
+  });
+
+  it('says of each setting what it is for', () => {
+    for (const [key, schema] of Object.entries(configSchema.shape)) {
+      expect(schema.description, key).toMatch(/\.$/);
+    }
+  });
+
+  it('gives a frozen object', () => {
+    expect(Object.isFrozen(loadConfig({}))).toBe(true);
+  });
+});
