@@ -138,7 +138,12 @@ async function bringUp(
   const first = await ensureCredentials({
     database,
     dataDir: config.DATA_DIR,
-    reissue: config.DATABASE_URL === '' || overrides.newAdminKey === true,
+    reissue:
+      overrides.newAdminKey === true
+        ? 'always'
+        : config.DATABASE_URL === ''
+          ? 'when missing'
+          : 'never',
   });
   const ingest = await openIngest(context, database);
   const broker = await openBroker(context, registry, ingest);

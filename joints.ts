@@ -56,7 +56,6 @@ export function toBrokerVerdict(verdict: RegistryVerdict): KeyVerdict {
 /** Ends live connections whose key is no longer valid. */
 export function closeRevoked(registry: Registry, broker: Broker, log: Logger): void {
   registry.revocations.onRevoked((revocation) => {
-    if (revocation.isRestored === true) return;
     broker.closeWhere((principal) => isAbout(revocation, { kind: 'device', ...principal }));
   });
   registry.revocations.onRecheck(() => {

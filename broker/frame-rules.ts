@@ -108,9 +108,17 @@ function connectFault(bytes: Buffer, start: number, end: number): string | null 
   const level = bytes[levelAt] ?? 0;
   if (level !== 4 && level !== 3) return null;
   const flags = bytes[levelAt + 1] ?? 0;
-  const fault = connectFlagsFault(flags);
-  if (fault !== null) return fault;
-  let at = textEnd(bytes, levelAt + 4, end);
+  return connectFlagsFault(flags) ?? connectFieldsFault(flags, bytes, levelAt + 4, end);
+}
+
+/** The payload of CONNECT: the fields that its flags announce, in this order, and nothing else. */
+function connectFieldsFault(
+  flags: number,
+  bytes: Buffer,
+  start: number,
+  end: number,
+): string | null {
+  let at = textEnd(bytes, start, end);
   if (at < 0) return 'client identifier that is cut off or not UTF-8 [MQTT-3.1.3-4]';
   if ((flags & 0x04) !== 0) {
     at = textEnd(bytes, at, end);

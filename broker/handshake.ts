@@ -33,20 +33,20 @@ export function createHandshake(
     parts.openSession(client, verdict.principal, rewriteConnect(packet, verdict.principal));
     return null;
   };
+  /** Rejects never, as `VerifyKey` promises. */
+  const answer: AnswerConnect = async (client, packet, done) => {
+    const refusal = await decide(client, packet);
+    if (client.closed) return;
+    if (refusal !== null) {
+      refusals.set(client, refusal);
+      packet.clientId = 'refused';
+      packet.clean = true;
+      delete packet.will;
+    }
+    done(null, true);
+  };
   return {
-    preConnect(rawClient, packet, done) {
-      const client = rawClient as EngineClient;
-      // Rejects never, as `VerifyKey` promises.
-      void decide(client, packet).then((refusal) => {
-        if (refusal !== null) {
-          refusals.set(client, refusal);
-          packet.clientId = 'refused';
-          packet.clean = true;
-          delete packet.will;
-        }
-        if (!client.closed) done(null, true);
-      });
-    },
+    preConnect: (client, packet, done) => void answer(client as EngineClient, packet, done),
     authenticate(rawClient, _username, _password, done) {
       const client = rawClient as EngineClient;
       if (client.session !== undefined) {
@@ -61,7 +61,13 @@ export function createHandshake(
   };
 }
 
+type PreConnect = Parameters<EngineHooks['preConnect']>;
 type DecideConnect = (
   client: EngineClient,
-  packet: Parameters<EngineHooks['preConnect']>[1],
+  packet: PreConnect[1],
 ) => Promise<ConnectRefusal | null>;
+type AnswerConnect = (
+  client: EngineClient,
+  packet: PreConnect[1],
+  done: PreConnect[2],
+) => Promise<void>;

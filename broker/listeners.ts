@@ -146,6 +146,6 @@ async function readPem(purpose: string, path: string): Promise<Buffer> {
 }
 
 /** An IPv4 client of a dual-stack listener counts as its IPv4 address. */
-function remoteAddress(socket: Socket | IncomingMessage['socket']): string {
+function remoteAddress(socket: Socket): string {
   return (socket.remoteAddress ?? 'unknown').replace(/^::ffff:/, '');
 }

@@ -26,6 +26,11 @@ export function urlFile(dataDir: string): string {
   return join(dataDir, 'embedded-database.url');
 }
 
+/** The PostgreSQL version that made the cluster, for example `18`. */
+export async function readMajorVersion(dataDir: string): Promise<string> {
+  return (await readFile(join(clusterFolder(dataDir), 'PG_VERSION'), 'utf8')).trim();
+}
+
 /** @returns whether `initdb` ran to its end: the cluster gets its name only then. */
 export async function hasCluster(dataDir: string): Promise<boolean> {
   return (await statOrNull(join(clusterFolder(dataDir), 'PG_VERSION'))) !== null;
@@ -38,11 +43,15 @@ export async function hasCluster(dataDir: string): Promise<boolean> {
  */
 export async function chooseServerUser(dataDir: string): Promise<ServerUser | null> {
   const folder = clusterFolder(dataDir);
-  const cluster = (await hasCluster(dataDir)) ? await stat(folder) : null;
+  const cluster = await statOrNull(folder);
   const ownUid = process.getuid?.() ?? 0;
   if (ownUid !== 0) {
     if (cluster === null || cluster.uid === ownUid) return null;
-    throw new EmbeddedDatabaseError('wrong owner', `${folder} belongs to user id ${cluster.uid}`);
+    const advice = 'start Puback as that user, or as root';
+    throw new EmbeddedDatabaseError(
+      'wrong owner',
+      `${folder} belongs to user id ${cluster.uid}; ${advice}`,
+    );
   }
   if (cluster?.uid === 0) {
     const advice = `chown -R postgres ${folder} (or another user) lets it start again`;

@@ -19,8 +19,8 @@ export interface FirstStartDeps {
   readonly database: Pick<Database, 'pool' | 'orm'>;
   /** Folder of `credentials.json`; made when missing. */
   readonly dataDir: string;
-  /** Make new keys when the file is missing though the organization exists. */
-  readonly reissue: boolean;
+  /** Make new keys though the organization exists: when the file is missing, or in any case. */
+  readonly reissue: 'never' | 'when missing' | 'always';
 }
 
 /** How the first start, or a later one, went. */
@@ -55,7 +55,7 @@ export async function ensureCredentials(deps: FirstStartDeps): Promise<FirstStar
       .from(organization)
       .limit(1);
     if (anyOrganization === undefined) return { created: true, ...(await createDemo(transaction)) };
-    if (isOurs || !reissue) return null;
+    if (reissue === 'never' || (isOurs && reissue === 'when missing')) return null;
     const reissued = await reissueKeys(transaction);
     return reissued === null ? null : { created: false, ...reissued };
   });

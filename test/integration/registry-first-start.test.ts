@@ -20,7 +20,7 @@ afterEach(async () => {
 
 const ADDRESSES = { mqttUrl: 'mqtt://127.0.0.1:1883', httpUrl: 'http://127.0.0.1:8080' };
 
-function ensure(reissue: boolean): Promise<FirstStart> {
+function ensure(reissue: 'never' | 'when missing' | 'always'): Promise<FirstStart> {
   return ensureCredentials({ database: test.database, dataDir, reissue });
 }
 
@@ -37,7 +37,7 @@ async function isAccepted(key: string | undefined): Promise<boolean> {
 
 describe('the first start', () => {
   it('makes an organization, an admin key and a device with a key, and writes them down', async () => {
-    const { created, issued, credentials } = await ensure(true);
+    const { created, issued, credentials } = await ensure('when missing');
     expect({ created, issued }).toEqual({ created: true, issued: true });
     if (credentials === null) throw new Error('no credentials');
     await writeAddresses(dataDir, credentials, ADDRESSES);
@@ -68,7 +68,7 @@ describe('the first start', () => {
         ensureCredentials({
           database: test.database,
           dataDir: join(dataDir, name),
-          reissue: false,
+          reissue: 'never',
         }),
       ),
     );
@@ -79,9 +79,9 @@ describe('the first start', () => {
 
 describe('a later start', () => {
   it('keeps the keys of the file and refreshes its addresses', async () => {
-    await ensure(true);
+    await ensure('when missing');
     const before = file();
-    const { created, issued, credentials } = await ensure(true);
+    const { created, issued, credentials } = await ensure('when missing');
     expect({ created, issued }).toEqual({ created: false, issued: false });
     if (credentials === null) throw new Error('no credentials');
     await writeAddresses(dataDir, credentials, { ...ADDRESSES, httpUrl: 'http://127.0.0.1:1' });
@@ -89,12 +89,12 @@ describe('a later start', () => {
   });
 
   it('makes new keys when the file is missing and it may, and none when it may not', async () => {
-    await ensure(true);
+    await ensure('when missing');
     const before = file();
     rmSync(join(dataDir, 'credentials.json'));
-    expect(await ensure(false)).toEqual({ created: false, issued: false, credentials: null });
+    expect(await ensure('never')).toEqual({ created: false, issued: false, credentials: null });
     expect(readdirSync(dataDir)).toEqual([]);
-    const { created, issued } = await ensure(true);
+    const { created, issued } = await ensure('when missing');
     expect({ created, issued }).toEqual({ created: false, issued: true });
     expect(file()['adminKey']).not.toBe(before['adminKey']);
     expect(await isAccepted(file()['adminKey'])).toBe(true);
@@ -102,33 +102,46 @@ describe('a later start', () => {
     expect(await isAccepted(before['deviceKey'])).toBe(true);
   });
 
+  it('makes new keys next to a good file when told to, and the old ones stay valid', async () => {
+    await ensure('never');
+    const before = file();
+    expect(await ensure('always')).toMatchObject({ created: false, issued: true });
+    expect(file()['adminKey']).not.toBe(before['adminKey']);
+    expect(await isAccepted(file()['adminKey'])).toBe(true);
+    expect(await isAccepted(before['adminKey'])).toBe(true);
+  });
+
   it('makes the device again when it is gone', async () => {
-    await ensure(true);
+    await ensure('when missing');
     const registry = createTestRegistry(test.database);
     await registry.devices.remove({ organizationId: 1, actor: 'test' }, 'first');
     rmSync(join(dataDir, 'credentials.json'));
-    await ensure(true);
+    await ensure('when missing');
     expect(await isAccepted(file()['deviceKey'])).toBe(true);
   });
 
   it('takes a broken file, and a file of another database, as missing', async () => {
-    await ensure(true);
+    await ensure('when missing');
     const foreign = { ...file(), adminKey: 'pba_A1b2C3d4_000000000000000000000000000000000' };
     for (const content of ['{"organiz', '{}', JSON.stringify(foreign)]) {
       writeFileSync(join(dataDir, 'credentials.json'), content);
-      expect(await ensure(false)).toMatchObject({ credentials: null });
-      expect(await ensure(true)).toMatchObject({ issued: true });
+      expect(await ensure('never')).toMatchObject({ credentials: null });
+      expect(await ensure('when missing')).toMatchObject({ issued: true });
       expect(await isAccepted(file()['adminKey'])).toBe(true);
     }
   });
 
   it('makes no keys for organizations that others have made', async () => {
     await createOrganization(test.database, 'acme');
-    expect(await ensure(true)).toEqual({ created: false, issued: false, credentials: null });
+    expect(await ensure('when missing')).toEqual({
+      created: false,
+      issued: false,
+      credentials: null,
+    });
   });
 
   it('fails with the name of the file when the folder cannot be written', async () => {
     writeFileSync(dataDir, 'not a folder');
-    await expect(ensure(true)).rejects.toThrow(FileUnusableError);
+    await expect(ensure('when missing')).rejects.toThrow(FileUnusableError);
   });
 });

@@ -12,6 +12,8 @@ function faultsOf(environment: Record<string, string>): readonly string[] {
   return [];
 }
 
+const byText = (a: string, b: string): number => (a < b ? -1 : 1);
+
 describe('loadConfig', () => {
   it('takes an empty environment and gives every default', () => {
     expect(loadConfig({})).toMatchObject({
@@ -42,7 +44,7 @@ describe('loadConfig', () => {
       BATCH_LINGER_MS: '51',
       DEVICE_POINTS_PER_S: '1.5',
     });
-    expect(faults.map((fault) => fault.split(':')[0]).sort()).toEqual([
+    expect(faults.map((fault) => fault.split(':')[0] ?? '').toSorted(byText)).toEqual([
       'BATCH_LINGER_MS',
       'DATABASE_URL',
       'DEVICE_POINTS_PER_S',
