@@ -73,7 +73,8 @@ export class Broker {
   readonly #errors: DeviceErrors;
   readonly #counts: ConnectionCounts;
   readonly #sessions = new Set<Session>();
-  readonly #deadlines = new WeakMap<Duplex, NodeJS.Timeout>();
+  /** Every open connection, and the deadline of those without CONNACK. */
+  readonly #connections = new Map<Duplex, NodeJS.Timeout>();
   #sweep: NodeJS.Timeout | undefined;
 
   constructor(parts: BrokerParts) {
@@ -122,9 +123,10 @@ export class Broker {
       this.#metrics.closed('connect_deadline');
       framer.destroy();
     }, this.#parts.limits.connectDeadlineMs);
-    this.#deadlines.set(framer, deadline);
+    this.#connections.set(framer, deadline);
     connection.once('close', () => {
       clearTimeout(deadline);
+      this.#connections.delete(framer);
       this.#counts.remove(address);
     });
     this.#engine.accept(framer, request);
@@ -151,9 +153,10 @@ export class Broker {
   }
 
   /** Closes all connections. Wills of devices that did not say goodbye go to ingest. */
-  stop(): Promise<void> {
+  async stop(): Promise<void> {
     clearInterval(this.#sweep);
-    return new Promise((resolve) => this.#engine.close(() => resolve()));
+    await new Promise<void>((resolve) => this.#engine.close(() => resolve()));
+    for (const framer of this.#connections.keys()) framer.destroy();
   }
 
   #hooks(): EngineHooks {
@@ -248,7 +251,7 @@ export class Broker {
     this.#engine.on('connackSent', (packet, rawClient) => {
       const { session, conn } = rawClient as EngineClient;
       if (packet.returnCode !== 0 || session === undefined) return;
-      clearTimeout(this.#deadlines.get(conn));
+      clearTimeout(this.#connections.get(conn));
       this.#metrics.connected();
       session.framer.admit(this.#sinkOf(session));
     });

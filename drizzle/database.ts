@@ -56,14 +56,20 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     query_timeout: timeoutMs + 1000,
     application_name: 'puback',
   });
+  let isClosing = false;
   // An idle connection that dies is replaced by the pool; without a listener it would end the process.
-  pool.on('error', (err) => log.warn({ err: err.message }, 'idle database connection lost'));
+  pool.on('error', (err) => {
+    if (!isClosing) log.warn({ err: err.message }, 'idle database connection lost');
+  });
   return {
     url,
     pool,
     orm: drizzle(pool, { schema }),
     capabilities,
     serverVersion,
-    close: () => pool.end(),
+    close() {
+      isClosing = true;
+      return pool.end();
+    },
   };
 }
