@@ -23,6 +23,13 @@ interface ClientInternals {
   };
 }
 
+/** The list of clients by identifier, as Aedes keeps it. */
+interface ClientList {
+  readonly clients: Readonly<Record<string, Client>>;
+  _finishRegisterClient(client: Client): void;
+  unregisterClient(client: Client): void;
+}
+
 /** What the rest of `broker/` gives to the engine. */
 export type EngineHooks = Required<
   Pick<
@@ -45,6 +52,7 @@ export class Engine extends Aedes {
       maxTopicLevels: 8,
     });
     this.#sealPublish();
+    this.#checkIdentities();
   }
 
   /** Hands a connection over. The engine closes it when the client breaks the protocol. */
@@ -55,6 +63,22 @@ export class Engine extends Aedes {
     // (1) The duplicate filter drops live messages that overtake each other. Its memory stays empty.
     Object.defineProperty(client, 'duplicates', { value: NEVER_SEEN });
     return client;
+  }
+
+  /**
+   * (7) A connection that dies in its handshake must neither take the place of the live one with the
+   * same identifier nor strike it off the list.
+   */
+  #checkIdentities(): void {
+    const list = this as unknown as ClientList;
+    const add = list._finishRegisterClient.bind(this);
+    const remove = list.unregisterClient.bind(this);
+    list._finishRegisterClient = (client) => {
+      if (!client.closed) add(client);
+    };
+    list.unregisterClient = (client) => {
+      if (list.clients[client.id] === client) remove(client);
+    };
   }
 
   /**

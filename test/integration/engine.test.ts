@@ -29,6 +29,11 @@ beforeEach(async () => {
 });
 afterEach(() => new Promise<void>((resolve) => engine.close(() => resolve())));
 
+/** Who the engine takes for the live client of this identifier. */
+function listedClient(id: string): unknown {
+  return (engine as unknown as { clients: Record<string, unknown> }).clients[id];
+}
+
 /** A subscriber in memory and the publications that it gets. */
 async function subscribe(filter: string): Promise<IPublishPacket[]> {
   const [device, broker] = duplexPair();
@@ -76,6 +81,22 @@ function publish(topic: string, qos: 0 | 1, retain: boolean, payload: string): v
 }
 
 describe('the engine', () => {
+  it('keeps the live client on its list when another of its name dies in the handshake (row 7)', async () => {
+    await subscribe('alive');
+    const live = listedClient('subscriber of alive');
+    for (let turns = 0; turns < 12; turns += 1) {
+      const [device, broker] = duplexPair();
+      device.on('error', ignoreOutcome);
+      const rival = engine.accept(broker);
+      // As if it had been authenticated and then vanished, before it was put on the list.
+      Object.assign(rival, { id: 'subscriber of alive', _authorized: true });
+      for (let turn = 0; turn < turns; turn += 1) await new Promise(setImmediate);
+      broker.destroy();
+      await new Promise<void>((resolve) => rival.close(() => resolve()));
+    }
+    expect(listedClient('subscriber of alive')).toBe(live);
+  });
+
   it('loses no message when one without QoS overtakes a retained one (row 1)', async () => {
     const got = await subscribe('in/+');
     for (let round = 0; round < 200; round += 1) {
