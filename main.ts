@@ -32,14 +32,22 @@ async function main(args: readonly string[]): Promise<void> {
   if (!stop.isAsked) printWelcome(app.started, config);
 }
 
-/** The first signal stops in order; a second one ends the process at once. */
+/** Some shells and npm pass one Ctrl-C on twice within moments. */
+const ONE_SIGNAL_MS = 500;
+
+/** The first signal stops in order; another one later ends the process at once. */
 function stopOnSignals(stopApp: () => Promise<void>): { isAsked: boolean } {
   const state = { isAsked: false };
+  let askedAt = 0;
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.on(signal, () => {
-      if (state.isAsked) process.exit(130);
-      state.isAsked = true;
-      stopApp().then(() => process.exit(0), fail);
+      if (!state.isAsked) {
+        state.isAsked = true;
+        askedAt = performance.now();
+        stopApp().then(() => process.exit(0), fail);
+      } else if (performance.now() - askedAt > ONE_SIGNAL_MS) {
+        process.exit(130);
+      }
     });
   }
   return state;

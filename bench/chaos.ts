@@ -13,14 +13,14 @@ import { logTail, stopLeftDatabase } from './program.ts';
 import { makeScratchFolder } from './scratch-folder.ts';
 import type { Fault, FaultRecord } from './silence-finder.ts';
 
-const HELP = `Strikes Puback under load at random moments: SIGKILL for the program, SIGKILL for its database,
-SIGTERM and start again. At the end every acknowledged message must be stored, and none twice.
+const HELP = `Strikes Puback under load at random moments: SIGKILL for the program, for its database, for both, or
+SIGTERM, and starts it again. At the end every acknowledged message must be stored, and none twice.
 
   npm run chaos -- [options]
 
   --duration D      60, 90s, 10m or 2h                                          (5m)
   --seed N          the same faults at the same distances                       (random)
-  --faults LIST     kill-program,kill-database,restart-program                  (all)
+  --faults LIST     kill-program,kill-database,kill-both,restart-program        (all)
   --connections N   devices under load                                          (20)
   --window N        messages in flight of each                                  (20)
   --rate N          messages/s in all                                           (3000)
@@ -43,13 +43,24 @@ const OPTIONS: OptionTable = {
   pause: { type: 'string' },
 };
 
-const ALL_FAULTS: readonly Fault[] = ['kill-program', 'kill-database', 'restart-program'];
+const ALL_FAULTS: readonly Fault[] = [
+  'kill-program',
+  'kill-database',
+  'kill-both',
+  'restart-program',
+];
 
 await runTool(HELP, OPTIONS, async (options) => {
   const seed = countOption(options, 'seed', Date.now() % 1_000_000, [0, 2 ** 32 - 1]);
   const faults = chooseFaults(textOption(options, 'faults', ALL_FAULTS.join(',')));
   const durationS = durationOption(options, 'duration', 300);
   const pauseMsMax = durationOption(options, 'pause', 5) * 1000;
+  const connections = countOption(options, 'connections', 20, [1, 10_000]);
+  const ratePerS = countOption(options, 'rate', 3000, [1, 1_000_000]);
+  // Times are unique by the millisecond: a device that sends more would run ahead of the clock.
+  if (ratePerS > 1000 * connections) {
+    throw new ToolFailedError('--rate must be at most 1000 for each connection');
+  }
   const startMs = performance.now();
   const folder = await makeScratchFolder('chaos');
   process.stdout.write(`seed ${seed}, ${folder.path}\n`);
@@ -62,9 +73,9 @@ await runTool(HELP, OPTIONS, async (options) => {
       durationS,
       interrupted: interruption(),
       seed,
-      connections: countOption(options, 'connections', 20, [1, 10_000]),
+      connections,
       window: countOption(options, 'window', 20, [1, 1000]),
-      ratePerS: countOption(options, 'rate', 3000, [1, 1_000_000]),
+      ratePerS,
       pauseMsMax,
       onFault: (fault, acknowledged) => {
         const seconds = ((performance.now() - startMs) / 1000).toFixed(0).padStart(5);

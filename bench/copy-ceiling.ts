@@ -1,5 +1,6 @@
+import type pg from 'pg';
 import type { Connection, Submittable } from 'pg';
-import pg from 'pg';
+import { withDatabase } from './database-client.ts';
 
 /** The rows of a scenario, for the ceiling: who sends them and in what pieces. */
 export interface CeilingShape {
@@ -43,34 +44,41 @@ export async function measureCeiling(
   seconds: number,
   measure: (phase: 'begin' | 'end') => Promise<void>,
 ): Promise<Ceiling> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
+  return withDatabase(url, async (client) => {
     await makeScratchTable(client);
-    const batch = new RowBatch(shape);
-    await copyBatch(client, batch.next());
-    await measure('begin');
-    const cpuBefore = process.cpuUsage();
-    const startMs = performance.now();
-    let rows = 0;
-    let underWay = copyBatch(client, batch.next());
-    while (performance.now() - startMs < seconds * 1000) {
-      // Made while the server is busy with the batch before.
-      const bytes = batch.next();
-      await underWay;
-      underWay = copyBatch(client, bytes);
-      rows += BATCH_ROWS;
+    try {
+      return await copyFor(client, new RowBatch(shape), seconds, measure);
+    } finally {
+      await client.query(`DROP SCHEMA IF EXISTS ${SCHEMA} CASCADE`);
     }
+  });
+}
+
+async function copyFor(
+  client: pg.Client,
+  batch: RowBatch,
+  seconds: number,
+  measure: (phase: 'begin' | 'end') => Promise<void>,
+): Promise<Ceiling> {
+  await copyBatch(client, batch.next());
+  await measure('begin');
+  const cpuBefore = process.cpuUsage();
+  const startMs = performance.now();
+  let rows = 0;
+  let underWay = copyBatch(client, batch.next());
+  while (performance.now() - startMs < seconds * 1000) {
+    // Made while the server is busy with the batch before.
+    const bytes = batch.next();
     await underWay;
+    underWay = copyBatch(client, bytes);
     rows += BATCH_ROWS;
-    const cpu = process.cpuUsage(cpuBefore);
-    const tookS = (performance.now() - startMs) / 1000;
-    await measure('end');
-    return { rows, seconds: tookS, clientCpuUs: cpu.user + cpu.system };
-  } finally {
-    await client.query(`DROP SCHEMA IF EXISTS ${SCHEMA} CASCADE`);
-    await client.end();
   }
+  await underWay;
+  rows += BATCH_ROWS;
+  const cpu = process.cpuUsage(cpuBefore);
+  const tookS = (performance.now() - startMs) / 1000;
+  await measure('end');
+  return { rows, seconds: tookS, clientCpuUs: cpu.user + cpu.system };
 }
 
 /** The bytes of two COPYs in turn. Made once; each batch only changes keys and times. */

@@ -1,7 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import pg from 'pg';
 import {
   AcknowledgementCheck,
   readAcknowledgements,
@@ -9,7 +8,7 @@ import {
 } from './acknowledgement-check.ts';
 import { ToolFailedError } from '../errors.ts';
 import { ApiClient } from './api-client.ts';
-import { findEmbeddedUrl } from './database-address.ts';
+import { findEmbeddedUrl, withDatabase } from './database-client.ts';
 import { provisionFleet } from './fleet-keys.ts';
 import { startGenerator, type GeneratorProcess } from './generator-process.ts';
 import type { GeneratorResult } from './generator.ts';
@@ -144,7 +143,8 @@ async function strike(
 /** @returns false when there was nothing to strike */
 async function applyFault(fault: Fault, supervisor: Supervisor): Promise<boolean> {
   if (fault === 'kill-database') return supervisor.killDatabase();
-  const exit = await supervisor.restart(fault === 'kill-program' ? 'SIGKILL' : 'SIGTERM');
+  if (fault === 'kill-both') await supervisor.killDatabase();
+  const exit = await supervisor.restart(fault === 'restart-program' ? 'SIGTERM' : 'SIGKILL');
   if (fault === 'restart-program' && exit.code !== 0) {
     throw new ToolFailedError(
       `SIGTERM did not end the program with status 0: ${JSON.stringify(exit)}`,
@@ -181,11 +181,9 @@ async function judge(
     check.add(acknowledgement);
     silences.add(acknowledgement.acknowledgedAtMs);
   }
-  const client = new pg.Client({ connectionString: await findEmbeddedUrl(dataDir) });
-  await client.connect();
-  try {
-    return { faults: silences.records, check: await check.compare(client, devices) };
-  } finally {
-    await client.end();
-  }
+  const url = await findEmbeddedUrl(dataDir);
+  return {
+    faults: silences.records,
+    check: await withDatabase(url, (client) => check.compare(client, devices)),
+  };
 }

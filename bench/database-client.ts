@@ -1,3 +1,4 @@
+import pg from 'pg';
 import { readUrl } from '../drizzle/embedded-cluster.ts';
 import { ToolFailedError } from '../errors.ts';
 
@@ -15,4 +16,20 @@ export async function findEmbeddedUrl(dataDir: string): Promise<string> {
 export async function findDatabaseUrl(dataDir: string): Promise<string> {
   const given = process.env['DATABASE_URL']?.trim() ?? '';
   return given === '' ? findEmbeddedUrl(dataDir) : given;
+}
+
+/** Runs a task on a connection of its own. When the connection is lost the query under way rejects. */
+export async function withDatabase<T>(
+  url: string,
+  task: (client: pg.Client) => Promise<T>,
+): Promise<T> {
+  const client = new pg.Client({ connectionString: url });
+  // The query under way, or the next one, tells it; without a listener it would end the process.
+  client.on('error', () => undefined);
+  await client.connect();
+  try {
+    return await task(client);
+  } finally {
+    await client.end();
+  }
 }

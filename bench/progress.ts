@@ -9,6 +9,7 @@ export interface Progress {
 }
 
 const PLAIN_LINE_EVERY_MS = 5000;
+const TERMINAL_LINE_EVERY_MS = 100;
 
 /** Progress on a stream; standard output stays free for results when the stream is standard error. */
 export function createProgress(stream: NodeJS.WriteStream): Progress {
@@ -17,14 +18,18 @@ export function createProgress(stream: NodeJS.WriteStream): Progress {
 
 function terminalProgress(stream: NodeJS.WriteStream): Progress {
   let isOpen = false;
-  const show = (line: string): void => {
-    // Cut to the width: a wrapped line cannot be rewritten.
-    stream.write(`\r\x1b[K${line.slice(0, Math.max(20, (stream.columns ?? 80) - 1))}`);
+  let shownAt = Number.NEGATIVE_INFINITY;
+  const step = (line: string): void => {
+    // Cut to the width: a wrapped line cannot be rewritten. Some terminals say that they have none.
+    stream.write(`\r\x1b[K${line.slice(0, (stream.columns || 80) - 1)}`);
     isOpen = true;
+    shownAt = performance.now();
   };
   return {
-    show,
-    step: show,
+    show(line) {
+      if (performance.now() - shownAt >= TERMINAL_LINE_EVERY_MS) step(line);
+    },
+    step,
     end() {
       if (isOpen) stream.write('\n');
       isOpen = false;

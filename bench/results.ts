@@ -8,6 +8,8 @@ import type { Durations, ScenarioResult } from './measurement.ts';
 /** Where and of what a run was made. */
 export interface RunDescription {
   machine: string;
+  /** Processes that wanted a processor before the run, as a mean of a minute. Above 1: not a quiet machine. */
+  loadBefore: number;
   node: string;
   /** Version and durability settings. */
   database: string;
@@ -32,7 +34,11 @@ const HEADER = [
 ];
 
 /** Finds out where a run takes place. `client` is connected to its database. */
-export async function describeRun(client: pg.Client, command: string): Promise<RunDescription> {
+export async function describeRun(
+  client: pg.Client,
+  command: string,
+  loadBefore: number,
+): Promise<RunDescription> {
   const processors = cpus();
   const settings = ['server_version', 'fsync', 'synchronous_commit', 'full_page_writes'] as const;
   const values = new Map<string, string>();
@@ -44,6 +50,7 @@ export async function describeRun(client: pg.Client, command: string): Promise<R
   const memoryGb = Math.round(totalmem() / 2 ** 30);
   return {
     machine: `${processors.length} × ${processors[0]?.model.trim()}, ${memoryGb} GB, ${type()} ${release()}`,
+    loadBefore,
     node: process.version,
     database: `PostgreSQL ${values.get('server_version')}, ${durability.join(' ')}`,
     commit: await findCommit(),
@@ -84,7 +91,7 @@ export function resultsDocument(
 Made by \`${run.command}\`. Every message was acknowledged after its COMMIT; generator, program and
 database shared the processors.
 
-- Machine: ${run.machine}
+- Machine: ${run.machine}; load before the run: ${run.loadBefore.toFixed(1)}
 - Node.js ${run.node}; ${run.database}
 - Commit ${run.commit}, ${run.date}
 - ${durations.warmupS} s of warm-up, ${durations.measuredS} s measured, ${durations.ceilingS} s of ceiling
@@ -93,8 +100,9 @@ ${resultTable(results)}
 
 µs are processor time for a message: of the program, of the database server with all its processes, and
 of the generator itself. PUBACK is the time from the write of a PUBLISH to the read of its PUBACK with
-the window full. The ceiling is the same rows through plain binary COPY into a scratch copy of the
-table in the same database, 10 000 rows a transaction, and \`share\` the program's rows/s of it.
+the window full. The ceiling is what plain binary COPY reaches with rows of the same shape and order,
+into a scratch copy of the table in the same database, 10 000 rows a transaction; \`share\` is the
+program's part of its rows/s.
 
 ${verdicts(results)
   .map((verdict) => `- ${verdict}`)

@@ -1,5 +1,5 @@
-/** What is done to the running program: SIGKILL, SIGTERM and start again, SIGKILL for its database. */
-export type Fault = 'kill-program' | 'restart-program' | 'kill-database';
+/** What is done: SIGKILL or SIGTERM for the program, SIGKILL for its database, SIGKILL for both. */
+export type Fault = 'kill-program' | 'restart-program' | 'kill-database' | 'kill-both';
 
 /** A fault and when it struck, ms since 1970. */
 export interface Strike {
