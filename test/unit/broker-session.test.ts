@@ -1,0 +1,97 @@
+import { describe, expect, it } from 'vitest';
+import { rewriteConnect, rewriteWill, type ConnectFields } from '../../broker/authenticate.ts';
+import { ConnectionCounts } from '../../broker/connection-limits.ts';
+import {
+  holdOne,
+  isHeldTooLong,
+  isSilentTooLong,
+  releaseOne,
+  type Session,
+} from '../../broker/session.ts';
+
+const PRINCIPAL = {
+  organizationId: 1,
+  organization: 'demo',
+  deviceId: 1,
+  device: 'first',
+  keyId: 'A1b2C3d4',
+};
+
+/** The parts of a session that time has to do with. */
+function sessionAt(lastSeenMs: number, keepAliveS = 60): Session {
+  return {
+    keepAliveS,
+    heldCount: 0,
+    heldSince: 0,
+    heldMsMax: keepAliveS * 400,
+    framer: { lastSeenMs, isResting: false },
+  } as unknown as Session;
+}
+
+function connect(fields: Partial<ConnectFields>): ConnectFields {
+  return { clientId: 'x', clean: false, keepalive: 60, ...fields };
+}
+
+describe('a session', () => {
+  it('is silent too long after one and a half keep alive [MQTT-3.1.2-24] (N-01)', () => {
+    expect(isSilentTooLong(sessionAt(0), 89_999)).toBe(false);
+    expect(isSilentTooLong(sessionAt(0), 90_001)).toBe(true);
+  });
+
+  it('is not called silent while it is not read or waits for its acknowledgements', () => {
+    const resting = sessionAt(0);
+    Object.assign(resting.framer, { isResting: true });
+    expect(isSilentTooLong(resting, 1e9)).toBe(false);
+    const waiting = sessionAt(0);
+    holdOne(waiting);
+    expect(isSilentTooLong(waiting, 1e9)).toBe(false);
+  });
+
+  it('is held too long when no acknowledgement has come for its bound, and not before', () => {
+    const session = sessionAt(0);
+    holdOne(session);
+    expect(isHeldTooLong(session, session.heldSince + session.heldMsMax)).toBe(false);
+    expect(isHeldTooLong(session, session.heldSince + session.heldMsMax + 1)).toBe(true);
+    releaseOne(session);
+    expect(isHeldTooLong(session, session.heldSince + 1e9)).toBe(false);
+  });
+});
+
+describe('a CONNECT', () => {
+  it.each([
+    [0, 1200],
+    [1, 15],
+    [15, 15],
+    [60, 60],
+    [65_535, 1200],
+  ])('that asks for keep alive %i gets %i', (asked, granted) => {
+    expect(rewriteConnect(connect({ keepalive: asked }), PRINCIPAL)).toBe(granted);
+  });
+
+  it('gets a client identifier made from its key and a clean session', () => {
+    const packet = connect({ clientId: 'ESP32_A1B2C3' });
+    rewriteConnect(packet, PRINCIPAL);
+    expect(packet).toMatchObject({ clientId: 'd:demo/first', clean: true });
+  });
+
+  it('has its will put under its own name, without retain', () => {
+    const will = { topic: 'v1/me/event/gone', payload: Buffer.from('x'), qos: 1, retain: true };
+    const packet = connect({ will: will as NonNullable<ConnectFields['will']> });
+    expect(rewriteWill(packet, PRINCIPAL)).toBe(true);
+    expect(packet.will).toMatchObject({ topic: 'v1/demo/first/event/gone', retain: false });
+  });
+});
+
+describe('ConnectionCounts', () => {
+  it('bounds connections in total and by address, and forgets addresses that are gone', () => {
+    const counts = new ConnectionCounts({ connectionsMax: 3, addressConnectionsMax: 2 });
+    expect(counts.add('a')).toBeNull();
+    expect(counts.add('a')).toBeNull();
+    expect(counts.add('a')).toBe('address_connections_max');
+    expect(counts.add('b')).toBeNull();
+    expect(counts.add('c')).toBe('connections_max');
+    counts.remove('a');
+    expect(counts.add('a')).toBeNull();
+    expect(counts.total).toBe(3);
+  });
+});
