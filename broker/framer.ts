@@ -9,6 +9,7 @@ const CONNECT_BYTES_MAX = 4096;
 const UNSETTLED_MAX = 512;
 /** Acknowledgements that a device does not read, in bytes; beyond it its socket is not read. */
 const UNREAD_BYTES_MAX = 65_536;
+const DUP_FLAG = 0x08;
 const PINGRESP = Buffer.from([0xd0, 0]);
 
 /** Where publications of an admitted device go, past the engine. */
@@ -69,6 +70,8 @@ export class Framer extends Duplex {
   #lastTopic = '';
   #lastIntake: Intake | null = null;
   #acknowledged: number[] = [];
+  /** Packet identifiers at QoS 1 without PUBACK; at most {@link UNSETTLED_MAX}. */
+  readonly #inFlight = new Set<number>();
   /** When bytes last came, in ms of the monotonic clock. */
   lastSeenMs = performance.now();
 
@@ -227,14 +230,14 @@ export class Framer extends Duplex {
       return;
     }
     if (type === PACKET.publish && this.#sink !== null && (first & 0x04) === 0) {
-      this.#publish(this.#sink, (first >> 1) as 0 | 1, bytes, start, end);
+      this.#publish(this.#sink, first, bytes, start, end);
       return;
     }
     if (!this.push(bytes.subarray(at, end))) this.#isEngineFull = true;
   }
 
-  #publish(sink: PublishSink, qosBits: number, bytes: Buffer, start: number, end: number): void {
-    const qos = (qosBits & 1) as 0 | 1;
+  #publish(sink: PublishSink, first: number, bytes: Buffer, start: number, end: number): void {
+    const qos = ((first >> 1) & 1) as 0 | 1;
     const topicEnd = start + 2 + bytes.readUInt16BE(start);
     const intake = this.#intakeOf(sink, bytes, start + 2, topicEnd);
     if (intake === null) {
@@ -242,6 +245,9 @@ export class Framer extends Duplex {
       return;
     }
     const packetId = qos === 0 ? 0 : bytes.readUInt16BE(topicEnd);
+    // Sent again before its PUBACK, as esp-mqtt does every second: the PUBACK that comes is for both.
+    if ((first & DUP_FLAG) !== 0 && this.#inFlight.has(packetId)) return;
+    if (qos === 1) this.#inFlight.add(packetId);
     this.#unsettled += 1;
     const isQueued = sink.take(intake, {
       topic: this.#lastTopic,
@@ -264,6 +270,7 @@ export class Framer extends Duplex {
   }
 
   #acknowledge(packetId: number): void {
+    this.#inFlight.delete(packetId);
     if (packetId !== 0 && !this.destroyed) {
       if (this.#acknowledged.push(packetId) === 1) queueMicrotask(() => this.#sendPubacks());
     }

@@ -175,6 +175,38 @@ describe('Framer', () => {
     framer.destroy();
   });
 
+  it('takes a message that is sent again before its PUBACK once, and acknowledges it once', async () => {
+    const { framer, fromClient, toClient } = createFramer();
+    const taken: DirectPublication[] = [];
+    fromClient.write(mqttPacket.generate(CONNECT));
+    await settle();
+    framer.admit({
+      authorize: () => DATA,
+      take: (_intake, publication) => taken.push(publication) > 0,
+    });
+    const publish = (messageId: number, dup: boolean) =>
+      mqttPacket.generate({
+        cmd: 'publish',
+        topic: 'v1/me/data',
+        payload: '{}',
+        qos: 1,
+        messageId,
+        dup,
+        retain: false,
+      });
+    fromClient.write(Buffer.concat([publish(1, false), publish(1, true), publish(2, true)]));
+    await settle();
+    expect(taken).toHaveLength(2);
+    taken[0]?.acknowledge();
+    taken[1]?.acknowledge();
+    await settle();
+    expect(toClient.read()).toEqual(Buffer.from([0x40, 2, 0, 1, 0x40, 2, 0, 2]));
+    fromClient.write(publish(1, true));
+    await settle();
+    expect(taken).toHaveLength(3);
+    framer.destroy();
+  });
+
   it('stops reading when a publication has to wait, and goes on when it has gone on', async () => {
     const { framer, fromClient } = createFramer();
     let taken = 0;
