@@ -8,6 +8,7 @@ import { ConnectionCounts, type ConnectionLimits } from './connection-limits.ts'
 import { DeviceErrors } from './device-errors.ts';
 import { Engine, type EngineClient, type EngineHooks } from './engine.ts';
 import { Framer, type PublishSink } from './framer.ts';
+import { Greetings } from './greeting.ts';
 import { createHandshake } from './handshake.ts';
 import { createBrokerMetrics, type BrokerMetrics, type CloseReason } from './metrics.ts';
 import type { DevicePrincipal, VerifyKey } from './principal.ts';
@@ -71,6 +72,7 @@ export class Broker {
   readonly #engine: Engine;
   readonly #metrics: BrokerMetrics;
   readonly #errors: DeviceErrors;
+  readonly #greetings = new Greetings();
   readonly #counts: ConnectionCounts;
   readonly #sessions = new Set<Session>();
   /** Every open connection, and the deadline of those without CONNACK. */
@@ -254,6 +256,14 @@ export class Broker {
       clearTimeout(this.#connections.get(conn));
       this.#metrics.connected();
       session.framer.admit(this.#sinkOf(session));
+    });
+    this.#engine.on('subscribe', (subscriptions, rawClient) => {
+      const { session } = rawClient as EngineClient;
+      if (session === undefined) return;
+      this.#greetings.subscribed(
+        session,
+        subscriptions.filter(({ qos }) => (qos as number) < 128).map(({ topic }) => topic),
+      );
     });
     this.#engine.on('unsubscribe', (filters, client) =>
       dropExpanded(client as EngineClient, filters),

@@ -1,7 +1,6 @@
-import { aliasOf, canonicalTopic } from '../firmware-protocol/topics.ts';
 import type { RefusalCode } from '../firmware-protocol/contract.ts';
 import type { BrokerMetrics, CloseReason } from './metrics.ts';
-import { ignoreOutcome } from './engine.ts';
+import { sendDirect } from './direct-message.ts';
 import type { Session } from './session.ts';
 
 /** `in/err` is sent once a second at most; `n` says how many errors it stands for. */
@@ -34,30 +33,17 @@ export class DeviceErrors {
     if (tally.inMinute > ERRORS_PER_MINUTE_MAX) this.#close(session, 'errors');
   }
 
-  /** Written straight to the connection: it needs no subscription and reaches nobody else. */
   #send(session: Session, code: RefusalCode, channel: string, detail: string): void {
-    const { client, principal, errors } = session;
-    const message = {
+    const { errors } = session;
+    const hasTime = code === 'clock' || code === 'too_old';
+    sendDirect(session, 'in/err', {
       code,
       ch: channel,
       msg: detail,
       n: errors.unsent,
-      ...(code === 'clock' || code === 'too_old' ? { ts: Date.now() } : {}),
-    };
+      ...(hasTime ? { ts: Date.now() } : {}),
+    });
     errors.sentAt = performance.now();
     errors.unsent = 0;
-    if (client.closed) return;
-    const topic = canonicalTopic(principal, 'in/err');
-    client.publish(
-      {
-        cmd: 'publish',
-        topic: session.usesAlias ? aliasOf(topic, principal) : topic,
-        payload: Buffer.from(JSON.stringify(message)),
-        qos: 0,
-        retain: false,
-        dup: false,
-      },
-      ignoreOutcome,
-    );
   }
 }

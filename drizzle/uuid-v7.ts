@@ -1,10 +1,14 @@
 import { randomFillSync } from 'node:crypto';
 
-/** A UUID of version 7 (RFC 9562): its text sorts by `nowMs`, milliseconds since 1970; the rest is random. */
-export function makeUuidV7(nowMs: number): string {
+/**
+ * A UUID of version 7 (RFC 9562): its text sorts by `nowMs`, milliseconds since 1970, and within one
+ * millisecond by `micros`, 0 to 999, where given (method 3); the rest is random.
+ */
+export function makeUuidV7(nowMs: number, micros?: number): string {
   const bytes = Buffer.alloc(16);
   bytes.writeUIntBE(nowMs, 0, 6);
   randomFillSync(bytes, 6);
+  if (micros !== undefined) bytes.writeUInt16BE(Math.floor((micros * 4096) / 1000), 6);
   bytes[6] = 0x70 | ((bytes[6] ?? 0) & 0x0f);
   bytes[8] = 0x80 | ((bytes[8] ?? 0) & 0x3f);
   const hex = bytes.toString('hex');

@@ -235,7 +235,10 @@ export class Pipeline {
   /** The message goes to quarantine. It is acknowledged, or the device would resend it for ever. */
   #refuse(message: Message, code: RefusalCode, detail: string): void {
     if (message.quarantine !== null) return;
-    message.quarantine = { id: makeUuidV7(message.arrivedMs), code, detail };
+    // In the order of receipt, also within a millisecond: pages of quarantine are sorted by id.
+    const { receivedMicros } = message;
+    const id = makeUuidV7(Math.floor(receivedMicros / 1000), receivedMicros % 1000);
+    message.quarantine = { id, code, detail };
     message.publication.source.report(code, message.publication.channel, detail);
   }
 

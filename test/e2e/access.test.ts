@@ -258,7 +258,9 @@ describe('a device', () => {
       const victim = await app.connect(await app.addDevice('victim'));
       await victim.subscribeAsync(['v1/me/in/+', 'v1/me/status'], { qos: 1 });
       const heard: string[] = [];
-      victim.on('message', (topic) => heard.push(topic));
+      victim.on('message', (topic) => {
+        if (topic !== 'v1/me/in/hello') heard.push(topic);
+      });
       const before = await pool.query('SELECT count(*)::int4 AS count FROM v_reading');
       let client: RawClient | null = null;
       for (const topic of topics) {
@@ -299,6 +301,30 @@ describe('a device', () => {
       granted: [...own.map(() => 1), ...foreign.map(() => 128)],
     });
     client.end();
+  });
+
+  it('is greeted once with the time when it subscribes to its inbox, under its own spelling', async () => {
+    for (const tree of ['v1/me', 'v1/demo/first']) {
+      const client = await connectRaw(app.addresses.mqttUrl, app.deviceKey);
+      const topics = [`${tree}/in/+`, `${tree}/in/err`, 'v1/me/data'];
+      client.send({
+        cmd: 'subscribe',
+        messageId: 1,
+        subscriptions: topics.map((topic) => ({ topic, qos: 1 })),
+      });
+      expect(await client.next()).toMatchObject({ cmd: 'suback', granted: [1, 1, 128] });
+      const greeting = await client.next();
+      expect(greeting).toMatchObject({ cmd: 'publish', topic: `${tree}/in/hello`, qos: 0 });
+      const { ts } = JSON.parse(String('payload' in greeting && greeting.payload)) as {
+        ts: number;
+      };
+      expect(Math.abs(Date.now() - ts)).toBeLessThan(5000);
+      client.send({ cmd: 'subscribe', messageId: 2, subscriptions: [{ topic: '#', qos: 1 }] });
+      expect(await client.next()).toMatchObject({ cmd: 'suback', granted: [128] });
+      client.send({ cmd: 'pingreq' });
+      expect(await client.next()).toMatchObject({ cmd: 'pingresp' });
+      client.end();
+    }
   });
 
   it('is cut off after a hundred errors in a minute', async () => {

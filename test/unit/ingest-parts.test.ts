@@ -135,6 +135,8 @@ describe('makeUuidV7', () => {
     const early = makeUuidV7(1_700_000_000_000);
     const late = makeUuidV7(1_700_000_000_001);
     expect(early < late).toBe(true);
+    const ids = [0, 1, 2, 998, 999].map((micros) => makeUuidV7(1_700_000_000_000, micros));
+    expect(ids.toSorted((a, b) => (a < b ? -1 : 1))).toEqual(ids);
     expect(early).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
   });
 });
