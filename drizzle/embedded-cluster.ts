@@ -4,6 +4,7 @@ import { chown, mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 
 import { createServer } from 'node:net';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { EmbeddedDatabaseError } from '../errors.ts';
 import type { Binaries } from './embedded-binaries.ts';
 import { openPrivateFile, replacePrivateFile, syncFolder } from './data-folder-files.ts';
@@ -14,6 +15,7 @@ import { runTool, type ServerUser } from './embedded-tool.ts';
 const PORT_MIN = 20_000;
 const PORT_MAX = 30_000;
 const PORT_TRIES = 20;
+const PORT_WAIT_MS = 25;
 const GIB = 1_073_741_824;
 
 /** The folder of the cluster, PGDATA. */
@@ -89,16 +91,15 @@ export async function makeCluster(
   await mkdir(unfinished, { mode: 0o700 });
   if (user) await chown(unfinished, user.uid, user.gid);
   const passwordFile = await openPasswordFile(dataDir, password, user);
-  const result = await runTool(
-    binaries.initdb,
-    [
-      ...['-D', dataFolderArgument(unfinished), '--username=puback', '--encoding=UTF8'],
-      ...['--locale=C', '--data-checksums', '--auth=scram-sha-256'],
-      `--pwfile=${process.platform === 'linux' ? '/proc/self/fd/3' : '/dev/fd/3'}`,
-      ...Object.entries(tuning()).map(([key, value]) => `--set=${key}=${value}`),
-    ],
-    { user, cwd: unfinished, file: passwordFile.fd },
-  ).finally(() => passwordFile.close());
+  const parameters = [
+    ...['-D', dataFolderArgument(unfinished), '--username=puback', '--encoding=UTF8'],
+    ...['--locale=C', '--data-checksums', '--auth=scram-sha-256'],
+    `--pwfile=${process.platform === 'linux' ? '/proc/self/fd/3' : '/dev/fd/3'}`,
+    ...Object.entries(tuning()).map(([key, value]) => `--set=${key}=${value}`),
+  ];
+  const options = { user, cwd: unfinished, file: passwordFile.fd };
+  const result = await runTool(binaries.initdb, parameters, options);
+  await passwordFile.close();
   if (result.status !== 0) throw initdbFailed(result.output);
   await rename(unfinished, clusterFolder(dataDir));
   await syncFolder(dataDir);
@@ -140,7 +141,7 @@ export async function readUrl(dataDir: string): Promise<string | null> {
 
 /**
  * Keeps the port of the last start, so that what was set up with the connection string goes on
- * working, unless another program listens there.
+ * working, unless another program listens there for more than half a second.
  */
 export async function settleUrl(dataDir: string): Promise<string> {
   const url = await readUrl(dataDir);
@@ -150,7 +151,12 @@ export async function settleUrl(dataDir: string): Promise<string> {
       `${urlFile(dataDir)} is missing; restore it from a backup`,
     );
   }
-  return (await isPortFree(portOf(url))) ? url : writeUrl(dataDir, new URL(url).password);
+  // A server that has just ended may hold its port for a moment longer.
+  for (let tries = 0; tries < PORT_TRIES; tries += 1) {
+    if (await isPortFree(portOf(url))) return url;
+    await sleep(PORT_WAIT_MS);
+  }
+  return writeUrl(dataDir, new URL(url).password);
 }
 
 /** The port in a connection string of {@link readUrl}. */

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { copyFile, open, stat, truncate } from 'node:fs/promises';
+import { copyFile, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openPrivateFile } from './data-folder-files.ts';
 
@@ -23,9 +23,15 @@ export async function openServerLog(dataDir: string) {
  */
 export async function boundServerLog(dataDir: string): Promise<void> {
   const path = serverLogPath(dataDir);
-  if ((await stat(path)).size <= LOG_BYTES_MAX) return;
-  await copyFile(path, `${path}.1`);
-  await truncate(path, 0);
+  const file = await openPrivateFile(path);
+  try {
+    if ((await file.stat()).size <= LOG_BYTES_MAX) return;
+    await rm(`${path}.1`, { force: true });
+    await copyFile(path, `${path}.1`, constants.COPYFILE_EXCL);
+    await file.truncate(0);
+  } finally {
+    await file.close();
+  }
 }
 
 /** The end of what the server wrote from `startBytes` on, at most 2000 bytes. */

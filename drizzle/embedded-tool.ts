@@ -45,8 +45,6 @@ export function runTool(
       cwd: options.cwd,
       env: toolEnvironment,
       detached: true,
-      timeout: TOOL_TIMEOUT_MS,
-      killSignal: 'SIGKILL',
       stdio: ['ignore', 'pipe', 'pipe', options.file ?? 'ignore'],
     });
     let output = '';
@@ -55,9 +53,15 @@ export function runTool(
     };
     child.stdout?.on('data', keep);
     child.stderr?.on('data', keep);
-    child.once('error', (err) => resolve({ status: -1, output: err.message }));
+    // Not the `timeout` of spawn: its timer goes on when the program cannot be started.
+    const deadline = setTimeout(() => child.kill('SIGKILL'), TOOL_TIMEOUT_MS);
+    const settle = (status: number, text: string): void => {
+      clearTimeout(deadline);
+      resolve({ status, output: text });
+    };
+    child.once('error', (err) => settle(-1, err.message));
     child.once('close', (status, signal) =>
-      resolve({ status: status ?? -1, output: signal ? `${output} (${signal})` : output }),
+      settle(status ?? -1, signal ? `${output} (${signal})` : output),
     );
   });
 }
