@@ -50,6 +50,10 @@ export async function registerDocumentation(app: FastifyInstance, version: strin
     routePrefix: '/docs',
     staticCSP: CONTENT_SECURITY_POLICY,
     uiConfig: { docExpansion: 'list', deepLinking: false },
+    theme: {
+      title: 'Puback API',
+      css: [{ filename: 'puback.css', content: '.swagger-ui .topbar { display: none; }' }],
+    },
   });
 }
 
