@@ -7,6 +7,7 @@ import { createApiMetrics } from '../../api/metrics.ts';
 import { createBrokerMetrics } from '../../broker/metrics.ts';
 import { CONFIG_DOCUMENTS } from '../../docs/config-docs.ts';
 import { readJournal } from '../../drizzle/migrate.ts';
+import { REFUSAL_CODES } from '../../firmware-protocol/contract.ts';
 import { IngestMetrics } from '../../ingest/metrics.ts';
 import { createRegistryMetrics } from '../../registry/metrics.ts';
 
@@ -43,6 +44,12 @@ describe('documents', () => {
       const allowed = status === '500' ? ['500', '–'] : [status];
       if (status !== 'varies') expect(allowed, code).toContain(documented.get(code));
     }
+  });
+
+  it('list every code that firmware or quarantine can meet, and no other', () => {
+    const [, chapter = ''] = read('docs/errors.md').split('## Of firmware');
+    const listed = [...chapter.matchAll(/^\| `([a-z_]+)`/gm)].map(([, code]) => code);
+    expect(listed).toEqual([...REFUSAL_CODES, 'not_stored']);
   });
 
   it('list every metric with its type and labels, and no other', async () => {
