@@ -1,6 +1,6 @@
-import { constants } from 'node:fs';
-import { open, rename, stat, type FileHandle } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { constants, existsSync } from 'node:fs';
+import { mkdir, open, rename, stat, type FileHandle } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
 
 /**
  * Opens a file of the data folder for its owner alone (0600), creating it when it is missing. A
@@ -16,6 +16,24 @@ export async function openPrivateFile(path: string, flags = 0): Promise<FileHand
     await file.chown(folder.uid, folder.gid);
   }
   return file;
+}
+
+/**
+ * Makes a folder and those above it that are missing. One level at a time: `mkdir` with `recursive`
+ * never comes back from places such as `/proc` that take no folders (Node.js 20).
+ * @param mode of the folders that are made.
+ */
+export async function makeFolder(path: string, mode: number): Promise<void> {
+  const missing: string[] = [];
+  for (let folder = resolve(path); !existsSync(folder); folder = dirname(folder)) {
+    missing.unshift(folder);
+  }
+  for (const folder of missing) await mkdir(folder, { mode }).catch(passOverExisting);
+}
+
+/** Another program may make the same folder at the same moment. */
+function passOverExisting(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EEXIST') throw error;
 }
 
 /** Replaces a private file as a whole: after a crash it holds the old text or the new, on disk. */

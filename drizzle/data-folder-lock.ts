@@ -1,10 +1,10 @@
 import { spawnSync } from 'node:child_process';
-import { mkdir, readFile, realpath, stat, type FileHandle } from 'node:fs/promises';
+import { readFile, realpath, stat, type FileHandle } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataFolderInUseError, FileUnusableError } from '../errors.ts';
-import { openPrivateFile } from './data-folder-files.ts';
+import { makeFolder, openPrivateFile } from './data-folder-files.ts';
 
 /** Gives the data folder free for another start. Calling it twice does no harm. */
 export type ReleaseDataFolder = () => Promise<void>;
@@ -59,7 +59,7 @@ const HELD = Symbol('lock held');
 async function openLockFile(dataDir: string): Promise<FileHandle> {
   const path = join(dataDir, 'puback.lock');
   try {
-    await mkdir(dataDir, { recursive: true, mode: 0o700 });
+    await makeFolder(dataDir, 0o700);
     return await openPrivateFile(
       path,
       process.platform === 'darwin' ? O_EXLOCK | O_NONBLOCK_DARWIN : 0,

@@ -1,6 +1,7 @@
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { makeFolder } from '../drizzle/data-folder-files.ts';
 import { FileUnusableError } from '../errors.ts';
 
 /** What `credentials.json` holds, in this order: enough to publish and to read. */
@@ -50,7 +51,7 @@ export async function writeCredentials(dataDir: string, credentials: Credentials
   const path = credentialsPath(dataDir);
   const temporary = `${path}.${process.pid}.tmp`;
   try {
-    await mkdir(dataDir, { recursive: true });
+    await makeFolder(dataDir, 0o700);
     await rm(temporary, { force: true });
     const file = await open(temporary, 'wx', 0o600);
     try {

@@ -74,8 +74,8 @@ describe('lockDataFolder between programs', () => {
   it('names a folder that cannot be made', async () => {
     const path = join(folder, 'file');
     await writeFile(path, '');
-    await expect(lockDataFolder(join(path, 'data'))).rejects.toMatchObject({
-      code: 'FILE_UNUSABLE',
-    });
+    for (const unusable of [join(path, 'data'), '/proc/puback/data']) {
+      await expect(lockDataFolder(unusable)).rejects.toMatchObject({ code: 'FILE_UNUSABLE' });
+    }
   });
 });
