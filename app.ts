@@ -242,6 +242,7 @@ async function listen(context: Context, parts: Parts): Promise<Addresses> {
   const tcp = await listenTcp(
     { host: config.MQTT_HOST, port: config.MQTT_PORT, key: 'MQTT_PORT' },
     accept,
+    log,
   );
   onStop('MQTT listener', () => tcp.close());
   const tls = await listenTlsWhenSet(context, accept);

@@ -3,7 +3,7 @@ import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import Fastify, { type FastifyInstance } from 'fastify';
 import { validatorCompiler } from 'fastify-type-provider-zod';
-import { ListenFailedError } from '../errors.ts';
+import { ListenFailedError, reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Registry } from '../registry/registry.ts';
 import { boundConnections } from './connection-bounds.ts';
@@ -67,7 +67,7 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
   return {
     server: app.server,
     routes,
-    listen: (address) => listen(app, address),
+    listen: (address) => listen(app, address, log),
     async close() {
       // Its promise waits for WebSockets too, which are not ours to end.
       app
@@ -114,11 +114,14 @@ function addHooks(app: FastifyInstance, metrics: ApiMetrics): void {
 async function listen(
   app: FastifyInstance,
   { host, port }: { readonly host: string; readonly port: number },
+  log: Logger,
 ): Promise<{ port: number }> {
   try {
     await app.listen({ host, port });
   } catch (error) {
     throw new ListenFailedError('HTTP', `${host}:${port}`, 'HTTP_PORT', error);
   }
+  // From now on an error is one of accept(), for want of file descriptors: who is in stays in.
+  app.server.on('error', (err) => log.warn({ err: reasonOf(err) }, 'connection not accepted'));
   return { port: (app.server.address() as AddressInfo).port };
 }

@@ -33,11 +33,15 @@ export interface ListenAddress {
  * Listens for MQTT over TCP. Without Nagle's delay: a PUBACK must not wait for the device's delayed ACK.
  * @throws {ListenFailedError}
  */
-export function listenTcp(address: ListenAddress, accept: AcceptConnection): Promise<Listener> {
+export function listenTcp(
+  address: ListenAddress,
+  accept: AcceptConnection,
+  log: Logger,
+): Promise<Listener> {
   const server = createServer({ noDelay: true, keepAlive: true }, (socket) => {
     accept(socket, remoteAddress(socket));
   });
-  return listen('MQTT', server, address);
+  return listen('MQTT', server, address, log);
 }
 
 /**
@@ -57,7 +61,7 @@ export async function listenTls(
   ]);
   const server = createTls({ cert, key, handshakeMs }, files.certFile, accept);
   server.on('tlsClientError', (err) => log.debug({ err: reasonOf(err) }, 'tls handshake failed'));
-  return listen('MQTT over TLS', server, address);
+  return listen('MQTT over TLS', server, address, log);
 }
 
 /**
@@ -92,7 +96,11 @@ export function createWebSocketIntake(
         return;
       }
       const status = path === '/mqtt' ? '400 Bad Request' : '404 Not Found';
-      socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+      // The HTTP server has let go of the socket: nobody else hears its errors or closes it.
+      socket.on('error', () => socket.destroy());
+      socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`, () =>
+        socket.destroy(),
+      );
     },
     close: () => server.close(),
   };
@@ -118,12 +126,18 @@ function listen(
   name: string,
   server: Server,
   { host, port, key }: ListenAddress,
+  log: Logger,
 ): Promise<Listener> {
+  const onAcceptError = (err: Error): void => {
+    log.warn({ err: reasonOf(err), listener: name }, 'connection not accepted');
+  };
   return new Promise((resolve, reject) => {
     server.once('error', (cause) => {
       reject(new ListenFailedError(name, `${host}:${port}`, key, cause));
     });
     server.listen({ host, port, backlog: 1024 }, () => {
+      // From now on an error is one of accept(), for want of file descriptors: who is in stays in.
+      server.on('error', onAcceptError);
       resolve({
         port: (server.address() as AddressInfo).port,
         close: () => closeServer(server),

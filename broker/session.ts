@@ -100,7 +100,9 @@ export function isHeldTooLong(session: Session, nowMs: number): boolean {
 
 /** Whether the device is silent for one and a half times its keep alive [MQTT-3.1.2-24]. */
 export function isSilentTooLong(session: Session, nowMs: number): boolean {
-  // While it is not read nobody can tell; how long that lasts is bounded by the rule above.
-  if (session.framer.isResting || session.heldCount > 0) return false;
-  return nowMs - session.framer.lastSeenMs > session.keepAliveS * 1500;
+  // While its acknowledgements are held it may not be read; how long that lasts is bounded above. One
+  // that is not read because it does not read its own acknowledgements is silent like any other.
+  if (session.heldCount > 0) return false;
+  const heardMs = Math.max(session.framer.lastSeenMs, session.heldSince);
+  return nowMs - heardMs > session.keepAliveS * 1500;
 }

@@ -94,6 +94,24 @@ describe('before CONNACK', () => {
   });
 });
 
+describe('an upgrade to another path than /mqtt', () => {
+  it('is answered, closed, and ends nothing else when its client resets the connection', async () => {
+    const { hostname, port } = new URL(app.addresses.httpUrl);
+    for (const path of ['/other', '/mqtt']) {
+      for (let round = 0; round < 20; round += 1) {
+        const socket = connect(Number(port), hostname);
+        await once(socket, 'connect');
+        socket.on('error', () => undefined);
+        const head = 'Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n';
+        socket.write(`GET ${path} HTTP/1.1\r\n${head}`);
+        if (round % 2 === 0) socket.resetAndDestroy();
+        else await once(socket.resume(), 'close');
+      }
+    }
+    expect(await isServed()).toBe(true);
+  });
+});
+
 describe('after CONNACK', () => {
   it('a PUBLISH over the packet limit ends the connection, one below is stored (N-11)', async () => {
     const client = await connectRaw(app.addresses.mqttUrl, app.deviceKey);

@@ -24,7 +24,7 @@ function sessionAt(lastSeenMs: number, keepAliveS = 60): Session {
     heldCount: 0,
     heldSince: 0,
     heldMsMax: keepAliveS * 400,
-    framer: { lastSeenMs, isResting: false },
+    framer: { lastSeenMs },
   } as unknown as Session;
 }
 
@@ -38,13 +38,13 @@ describe('a session', () => {
     expect(isSilentTooLong(sessionAt(0), 90_001)).toBe(true);
   });
 
-  it('is not called silent while it is not read or waits for its acknowledgements', () => {
-    const resting = sessionAt(0);
-    Object.assign(resting.framer, { isResting: true });
-    expect(isSilentTooLong(resting, 1e9)).toBe(false);
+  it('is not called silent while it waits for its acknowledgements, nor right afterwards', () => {
     const waiting = sessionAt(0);
     holdOne(waiting);
     expect(isSilentTooLong(waiting, 1e9)).toBe(false);
+    releaseOne(waiting);
+    expect(isSilentTooLong(waiting, waiting.heldSince + 89_999)).toBe(false);
+    expect(isSilentTooLong(waiting, waiting.heldSince + 90_001)).toBe(true);
   });
 
   it('is held too long when no acknowledgement has come for its bound, and not before', () => {
