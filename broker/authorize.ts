@@ -19,6 +19,8 @@ export interface Intake {
 
 /** Topics that a session remembers its verdict on; a device has few, and a fuzzer gets no memory. */
 const INTAKES_MAX = 64;
+/** Filters of one session; a device needs one. More are not granted. */
+const FILTERS_MAX = 64;
 const DATA: Intake = { channel: 'data', metric: null, refusal: null };
 
 /**
@@ -67,6 +69,8 @@ function refuse(refusal: Refusal): Intake {
 export function authorizeFilter(session: Session, filter: string): string[] | null {
   const granted = authorizeDeviceFilter(filter, session.principal);
   if (granted === null) return null;
+  const isNew = !session.expandedFilters.has(filter);
+  if (isNew && session.expandedFilters.size >= FILTERS_MAX) return null;
   session.usesAlias = granted.alias;
   session.expandedFilters.set(filter, granted.topics);
   return granted.topics;

@@ -65,6 +65,8 @@ export class Framer extends Duplex {
   #isUnread = false;
   #isHalted = false;
   #isPaused = false;
+  #isEnded = false;
+  #isEndSent = false;
   #unsettled = 0;
   #lastTopicBytes: Buffer = Buffer.alloc(0);
   #lastTopic = '';
@@ -81,9 +83,15 @@ export class Framer extends Duplex {
     this.#packetBytesMax = packetBytesMax;
     this.#owner = owner;
     socket.on('data', (chunk: Buffer) => this.#receive(chunk));
-    socket.on('end', () => this.push(null));
+    socket.on('end', () => {
+      this.#isEnded = true;
+      this.#endWhenDone();
+    });
     socket.on('error', (error) => this.destroy(error));
-    socket.on('close', () => this.destroy());
+    // A client that left in order has its last packets looked at first.
+    socket.on('close', () => {
+      if (!this.#isEnded || this.#partsBytes === 0) this.destroy();
+    });
     socket.on('drain', () => {
       this.#isUnread = false;
       this.#goOn();
@@ -167,6 +175,15 @@ export class Framer extends Duplex {
     if (this.isResting || this.destroyed) return;
     this.#isPaused = false;
     this.#socket.resume();
+    this.#endWhenDone();
+  }
+
+  /** The end of the stream comes to the engine behind every packet that came before it. */
+  #endWhenDone(): void {
+    if (!this.#isEnded || this.#isEndSent || (this.isResting && this.#partsBytes > 0)) return;
+    this.#isEndSent = true;
+    this.#partsBytes = 0;
+    this.push(null);
   }
 
   #pause(): void {
@@ -226,7 +243,7 @@ export class Framer extends Duplex {
     const type = first >> 4;
     if (type === PACKET.connect) this.#isConnectSeen = true;
     if (type === PACKET.pingreq) {
-      this.#socket.write(PINGRESP);
+      this.#answer(PINGRESP);
       return;
     }
     if (type === PACKET.publish && this.#sink !== null && (first & 0x04) === 0) {
@@ -284,7 +301,12 @@ export class Framer extends Duplex {
     const pubacks = Buffer.allocUnsafe(packetIds.length * 4);
     let at = 0;
     for (const packetId of packetIds) at = pubacks.writeUInt32BE(0x4002_0000 + packetId, at);
-    this.#socket.write(pubacks);
+    this.#answer(pubacks);
+  }
+
+  #answer(bytes: Buffer): void {
+    if (this.#socket.destroyed) return;
+    this.#socket.write(bytes);
     if (this.#socket.writableLength > UNREAD_BYTES_MAX) this.#isUnread = true;
   }
 

@@ -327,6 +327,18 @@ describe('a device', () => {
     }
   });
 
+  it('is granted 64 filters and no more', async () => {
+    const client = await connectRaw(app.addresses.mqttUrl, app.deviceKey);
+    const subscriptions = Array.from({ length: 70 }, (_, index) => ({
+      topic: `v1/me/in/w${index}`,
+      qos: 0 as const,
+    }));
+    client.send({ cmd: 'subscribe', messageId: 1, subscriptions });
+    const suback = await nextOf(client, 'suback');
+    expect(suback?.granted.filter((qos) => qos !== 128)).toHaveLength(64);
+    client.end();
+  });
+
   it('is cut off after a hundred errors in a minute', async () => {
     const client = await connectRaw(app.addresses.mqttUrl, await app.addDevice('noisy'));
     for (let number = 1; number <= 150; number += 1) client.send(publish('v1/me/in/cmd', number));

@@ -287,6 +287,30 @@ describe('a message that cannot be stored', () => {
 });
 
 describe('a will', () => {
+  it('is not published after DISCONNECT, whatever was still waiting [MQTT-3.14.4-3]', async () => {
+    for (let round = 0; round < 5; round += 1) {
+      const device = `leaver-${round}`;
+      const client = await connectRaw(app.addresses.mqttUrl, await app.addDevice(device), {
+        will: { topic: 'v1/me/data', payload: Buffer.from('{"died":1}'), qos: 1, retain: false },
+      });
+      client.send(
+        ...[1, 2, 3].map((value) => ({
+          cmd: 'publish' as const,
+          topic: 'v1/me/data/n',
+          payload: String(value),
+          qos: 0 as const,
+          dup: false,
+          retain: false,
+        })),
+        { cmd: 'disconnect' },
+      );
+      client.socket.end();
+      await client.closed;
+      await eventually('the readings', async () => (await valuesOf(device, 'n')).length === 3);
+      expect(await valuesOf(device, 'died')).toEqual([]);
+    }
+  });
+
   it('on a data topic is stored when the device vanishes [MQTT-3.1.2-8]', async () => {
     const key = await app.addDevice('mortal');
     const client = await connectRaw(app.addresses.mqttUrl, key, {
