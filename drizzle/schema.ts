@@ -1,5 +1,6 @@
 import { sql } from 'drizzle-orm';
 import {
+  bigint,
   check,
   customType,
   doublePrecision,
@@ -71,13 +72,22 @@ export const apiKey = pgTable(
     kind: text('kind').notNull(),
     name: text('name').notNull(),
     secretHash: bytea('secret_hash').notNull(),
+    /** Of an integrator's key: what it may read; see `SCOPES`. Empty for other kinds. */
+    scopes: text('scopes')
+      .array()
+      .notNull()
+      .default(sql`'{}'::text[]`),
+    /** Of an integrator's key: slugs of the devices that it is limited to; null for all. */
+    devices: text('devices').array(),
     createdAt: at('created_at').notNull().defaultNow(),
+    expiresAt: at('expires_at'),
     lastUsedAt: at('last_used_at'),
     revokedAt: at('revoked_at'),
   },
   (table) => [
     index('api_key_device_id_idx').on(table.deviceId),
-    check('api_key_kind_check', sql`${table.kind} in ('device', 'admin')`),
+    index('api_key_organization_id_idx').on(table.organizationId, table.createdAt, table.keyId),
+    check('api_key_kind_check', sql`${table.kind} in ('device', 'admin', 'integrator')`),
     check(
       'api_key_device_check',
       sql`(${table.kind} = 'device') = (${table.deviceId} is not null)`,
@@ -160,3 +170,77 @@ export const auditEvent = pgTable(
     index('audit_event_organization_id_idx').on(table.organizationId, table.auditEventId),
   ],
 );
+
+/**
+ * What is known of a device's connection and of its last `hello`. One row for each device that has
+ * connected; `state` is `online`, `sleeping` or `offline`. `connection_number` rises with each
+ * connection of the device: what an older connection says does not overwrite a newer one.
+ */
+export const devicePresence = pgTable(
+  'device_presence',
+  {
+    deviceId: integer('device_id')
+      .primaryKey()
+      .references(() => device.deviceId, { onDelete: 'cascade' }),
+    organizationId: integer('organization_id').notNull(),
+    state: text('state').notNull(),
+    since: at('since').notNull(),
+    lastContactAt: at('last_contact_at').notNull(),
+    connectionNumber: bigint('connection_number', { mode: 'number' }).notNull(),
+    address: text('address').notNull(),
+    /** Members of the last `hello`, as PROTOCOL names them; `{}` before the first. */
+    hello: jsonb('hello').notNull(),
+    helloAt: at('hello_at'),
+  },
+  (table) => [
+    index('device_presence_organization_id_idx').on(table.organizationId, table.deviceId),
+    index('device_presence_state_idx').on(table.state, table.lastContactAt),
+    check('device_presence_state_check', sql`${table.state} in ('online', 'sleeping', 'offline')`),
+  ],
+);
+
+/**
+ * What happened to connections: `connect`, `disconnect`, `refusal` (of a connection or of a message),
+ * `identity` (two peers with one key). Equal events in a short time are one row with a `count`.
+ * `organization_id` and `device_id` are null while nobody knows whose connection it is.
+ */
+export const deviceEvent = pgTable(
+  'device_event',
+  {
+    deviceEventId: uuid('device_event_id').primaryKey(),
+    organizationId: integer('organization_id'),
+    deviceId: integer('device_id'),
+    occurredAt: at('occurred_at').notNull(),
+    lastOccurredAt: at('last_occurred_at').notNull(),
+    kind: text('kind').notNull(),
+    /** Why: a refusal or close reason. */
+    code: text('code').notNull(),
+    detail: text('detail').notNull(),
+    count: integer('count').notNull(),
+    address: text('address').notNull(),
+    keyId: text('key_id'),
+    connectionNumber: bigint('connection_number', { mode: 'number' }),
+  },
+  (table) => [
+    index('device_event_device_id_idx').on(table.deviceId, table.deviceEventId),
+    index('device_event_address_idx').on(table.address, table.deviceEventId),
+    index('device_event_occurred_at_idx').on(table.occurredAt),
+    check(
+      'device_event_kind_check',
+      sql`${table.kind} in ('connect', 'disconnect', 'refusal', 'identity')`,
+    ),
+  ],
+);
+
+/**
+ * Which `seq` of a device's current boot are stored, written in the transaction that stores them:
+ * everything up to `contiguous`, and of the 64 up to `highest` those whose bit is set in `seen` (bit 0
+ * is `highest`). Without foreign keys, as `device_latest`.
+ */
+export const deviceSequence = pgTable('device_sequence', {
+  deviceId: integer('device_id').primaryKey(),
+  boot: bigint('boot', { mode: 'number' }).notNull(),
+  contiguous: bigint('contiguous', { mode: 'number' }).notNull(),
+  highest: bigint('highest', { mode: 'number' }).notNull(),
+  seen: bigint('seen', { mode: 'bigint' }).notNull(),
+});
