@@ -1,29 +1,30 @@
 import { Registry as MetricsRegistry, collectDefaultMetrics } from 'prom-client';
 import { createApi } from './api/server.ts';
-import { Broker } from './broker/broker.ts';
-import {
-  createWebSocketIntake,
-  listenTcp,
-  listenTls,
-  type AcceptConnection,
-  type Listener,
-} from './broker/listeners.ts';
+import type { Broker } from './broker/broker.ts';
+import { createGateMetrics } from './broker/gate-metrics.ts';
+import { createGate, type Gate } from './broker/gate.ts';
+import { listenTcp, type Listener, type ListenerParts } from './broker/listeners.ts';
+import { listenTls } from './broker/tls-listener.ts';
+import { createWebSocketIntake } from './broker/websocket.ts';
+import { createBrokerMetrics } from './broker/metrics.ts';
 import type { Config } from './config.ts';
+import { ConnectionHistory } from './connection-history.ts';
+import { openFleet } from './fleet.ts';
 import { lockDataFolder } from './drizzle/data-folder-lock.ts';
 import { openDatabase, type Database } from './drizzle/database.ts';
 import { findPackageRoot } from './drizzle/package-root.ts';
 import { startEmbedded } from './drizzle/embedded.ts';
 import { createHistory } from './ingest/history.ts';
 import { Ingest } from './ingest/ingest.ts';
-import type { Lane } from './ingest/lane.ts';
 import { createQuarantine, type Quarantine } from './ingest/quarantine.ts';
 import { reasonOf } from './errors.ts';
 import {
   closeRevoked,
+  deviceEventBounds,
   createHealth,
+  gateLimits,
   ingestLimits,
   readVersion,
-  toBrokerVerdict,
 } from './joints.ts';
 import { createLog, type Logger } from './log.ts';
 import type { Credentials } from './registry/credentials-file.ts';
@@ -146,8 +147,22 @@ async function bringUp(
           : 'never',
   });
   const ingest = await openIngest(context, database);
-  const broker = await openBroker(context, registry, ingest);
-  const addresses = await listen(context, { database, registry, ingest, broker });
+  const metrics = createBrokerMetrics(metricsRegistry);
+  const history = new ConnectionHistory(registry);
+  const gate = createGate({
+    ...gateLimits(config),
+    metrics: createGateMetrics(metricsRegistry),
+    refused(reason, address) {
+      metrics.closed(reason);
+      history.turnedAway(reason, address);
+    },
+    log,
+  });
+  const { guard } = gate;
+  const fleet = { ...context, database, registry, ingest, guard, history, metrics };
+  const broker = await openFleet(fleet);
+  closeRevoked(registry, broker, log);
+  const addresses = await listen(context, { database, registry, ingest, gate, broker });
   if (first.credentials === null) return { addresses, credentials: null, isIssued: false };
   const credentials = await writeAddresses(config.DATA_DIR, first.credentials, addresses);
   return { addresses, credentials, isIssued: first.issued };
@@ -178,6 +193,9 @@ async function openRegistry(context: Context, database: Database): Promise<Regis
     metricsRegistry,
     log,
     devicesMax: config.ORGANIZATION_DEVICES_MAX,
+    integratorKeysMax: config.INTEGRATOR_KEYS_MAX,
+    deviceEventsQueueMax: config.DEVICE_EVENTS_QUEUE_MAX,
+    deviceEventBounds: deviceEventBounds(config),
     databaseTimeoutMs: config.DATABASE_TIMEOUT_S * 1000,
   });
   await registry.start();
@@ -198,55 +216,32 @@ async function openIngest(context: Context, database: Database): Promise<Ingest>
   return ingest;
 }
 
-async function openBroker(context: Context, registry: Registry, ingest: Ingest): Promise<Broker> {
-  const { config, log, metricsRegistry, onStop } = context;
-  const broker = new Broker({
-    verifyKey: async (key) => toBrokerVerdict(await registry.verifyKey(key)),
-    ingest: {
-      openLane: ({ organizationId, deviceId }) => ingest.openLane(organizationId, deviceId),
-      closeLane: (lane) => ingest.closeLane(lane as Lane),
-      accept: (lane, publication) => ingest.accept(lane as Lane, publication),
-    },
-    limits: {
-      connectionsMax: config.CONNECTIONS_MAX,
-      addressConnectionsMax: config.ADDRESS_CONNECTIONS_MAX,
-      packetBytesMax: config.PACKET_BYTES_MAX,
-      connectDeadlineMs: config.CONNECT_DEADLINE_S * 1000,
-    },
-    registry: metricsRegistry,
-    log,
-  });
-  await broker.start();
-  closeRevoked(registry, broker, log);
-  onStop('broker', async () => {
-    const shutdownMs = config.SHUTDOWN_TIMEOUT_S * 1000;
-    broker.pause();
-    await ingest.drain(shutdownMs / 2);
-    await broker.stop();
-    await ingest.drain(shutdownMs / 2);
-  });
-  return broker;
-}
-
 interface Parts {
   readonly database: Database;
   readonly registry: Registry;
   readonly ingest: Ingest;
+  readonly gate: Gate;
   readonly broker: Broker;
 }
 
 /** Opens the listeners last: who can connect finds everything in place. */
 async function listen(context: Context, parts: Parts): Promise<Addresses> {
   const { config, log, onStop } = context;
-  const accept: AcceptConnection = (...connection) => parts.broker.accept(...connection);
+  const { door, proxies, metrics } = parts.gate;
+  const listening: ListenerParts = {
+    door,
+    proxies,
+    metrics,
+    accept: (connection, peer) => parts.broker.accept(connection, peer),
+    log,
+  };
   const tcp = await listenTcp(
     { host: config.MQTT_HOST, port: config.MQTT_PORT, key: 'MQTT_PORT' },
-    accept,
-    log,
+    listening,
   );
   onStop('MQTT listener', () => tcp.close());
-  const tls = await listenTlsWhenSet(context, accept);
-  const http = await openApi(context, parts, accept);
+  const tls = await listenTlsWhenSet(context, listening);
+  const http = await openApi(context, parts, listening);
   const addresses: Addresses = {
     mqttUrl: `mqtt://${urlHost(config.MQTT_HOST)}:${tcp.port}`,
     mqttsUrl: tls === null ? null : `mqtts://${urlHost(config.MQTT_HOST)}:${tls.port}`,
@@ -259,16 +254,23 @@ async function listen(context: Context, parts: Parts): Promise<Addresses> {
 }
 
 async function listenTlsWhenSet(
-  { config, log, onStop }: Context,
-  accept: AcceptConnection,
+  { config, onStop }: Context,
+  listening: ListenerParts,
 ): Promise<Listener | null> {
   if (config.TLS_CERT_FILE === '') return null;
   const tls = await listenTls(
     { host: config.MQTT_HOST, port: config.MQTTS_PORT, key: 'MQTTS_PORT' },
-    { certFile: config.TLS_CERT_FILE, keyFile: config.TLS_KEY_FILE },
-    config.CONNECT_DEADLINE_S * 1000,
-    accept,
-    log,
+    {
+      files: {
+        certFile: config.TLS_CERT_FILE,
+        keyFile: config.TLS_KEY_FILE,
+        clientCaFile: config.TLS_CLIENT_CA_FILE,
+        clientCrlFile: config.TLS_CLIENT_CRL_FILE,
+      },
+      reloadMs: config.TLS_RELOAD_S * 1000,
+      handshakeMs: config.CONNECT_DEADLINE_S * 1000,
+    },
+    listening,
   );
   onStop('MQTT over TLS listener', () => tls.close());
   return tls;
@@ -278,7 +280,7 @@ async function listenTlsWhenSet(
 async function openApi(
   { config, log, metricsRegistry, onStop }: Context,
   { database, registry, ingest }: Parts,
-  accept: AcceptConnection,
+  listening: ListenerParts,
 ): Promise<{ port: number }> {
   const { pool } = database;
   const quarantine = createQuarantine({ pool });
@@ -294,7 +296,10 @@ async function openApi(
     version: readVersion(findPackageRoot()),
     pageRowsMax: config.PAGE_ROWS_MAX,
   });
-  const webSockets = createWebSocketIntake(config.PACKET_BYTES_MAX, accept);
+  const webSockets = createWebSocketIntake({
+    packetBytesMax: config.PACKET_BYTES_MAX,
+    ...listening,
+  });
   api.server.on('upgrade', (...upgrade) => webSockets.upgrade(...upgrade));
   const { port } = await api.listen({ host: config.HTTP_HOST, port: config.HTTP_PORT });
   onStop('HTTP listener', async () => {

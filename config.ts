@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { z } from 'zod';
 import { ConfigInvalidError, FileUnusableError } from './errors.ts';
 
@@ -26,6 +27,20 @@ export const configSchema = z.strictObject({
   TLS_KEY_FILE: optionalText.describe(
     'Private key in PEM for MQTT over TLS. P-256 is the cheapest.',
   ),
+  TLS_CLIENT_CA_FILE: optionalText.describe(
+    'CA in PEM for client certificates, an alternative to keys: common name organization/device. Empty: none are asked for.',
+  ),
+  TLS_CLIENT_CRL_FILE: optionalText.describe(
+    'Revoked client certificates in PEM, a list of every CA in their chain. An expired list refuses all.',
+  ),
+  TLS_RELOAD_S: count(0, 86_400)
+    .default(10)
+    .describe('How often the TLS files are looked at for changes. 0: never.'),
+  PROXY_PROTOCOL_FROM: optionalText
+    .refine(isAddressList)
+    .describe(
+      'Addresses or networks (10.0.0.0/8, fd00::/8) of proxies. MQTT from them must begin with a PROXY protocol header of version 2, and their X-Forwarded-For is believed.',
+    ),
   HTTP_HOST: z
     .string()
     .min(1)
@@ -58,9 +73,27 @@ export const configSchema = z.strictObject({
   ADDRESS_CONNECTIONS_MAX: count(0, 1_000_000)
     .default(1000)
     .describe('MQTT connections at once from one address. 0: no limit.'),
+  ADDRESS_UNAUTHENTICATED_MAX: count(0, 1_000_000)
+    .default(500)
+    .describe('MQTT connections at once from one address that have no CONNACK yet. 0: no limit.'),
+  ADDRESS_CONNECTS_PER_S: count(0, 1_000_000)
+    .default(200)
+    .describe(
+      'New MQTT connections a second from one address; a burst may be ten times that. 0: no limit.',
+    ),
+  LOGIN_FAILURES_MAX: count(0, 1_000_000)
+    .default(50)
+    .describe(
+      'Different wrong keys from one address within LOGIN_BAN_S before it is banned. 0: no delays and no bans.',
+    ),
+  LOGIN_BAN_S: count(1, 86_400)
+    .default(600)
+    .describe('How long an address stays banned, and over how long failures count.'),
   CONNECT_DEADLINE_S: count(1, 300)
     .default(10)
-    .describe('A connection without CONNACK is closed after this time, TLS handshake included.'),
+    .describe(
+      'A connection without CONNACK is closed after this time, PROXY header and TLS handshake included.',
+    ),
   PACKET_BYTES_MAX: count(256, 16_777_216)
     .default(65_536)
     .describe('Largest MQTT packet after CONNACK. Before it the limit is 4096.'),
@@ -72,6 +105,16 @@ export const configSchema = z.strictObject({
   DEVICE_POINTS_PER_S: count(0, 10_000_000)
     .default(1000)
     .describe('Values a second from one device; a burst may be five times that. 0: no limit.'),
+  ORGANIZATION_MESSAGES_PER_S: count(0, 10_000_000)
+    .default(20_000)
+    .describe(
+      'Telemetry messages a second from all devices of an organization, shared out evenly when there are more; a burst may be five times that. The default is one message a second from CONNECTIONS_MAX devices. 0: no limit.',
+    ),
+  ADDRESS_MESSAGES_PER_S: count(0, 10_000_000)
+    .default(0)
+    .describe(
+      'Telemetry messages a second from one remote address, as ORGANIZATION_MESSAGES_PER_S. A whole fleet behind one router has one address. 0: no limit.',
+    ),
   DEVICE_METRICS_MAX: count(1, 10_000)
     .default(256)
     .describe('Distinct metrics of one device. A message with one more goes to quarantine.'),
@@ -91,6 +134,23 @@ export const configSchema = z.strictObject({
   ORGANIZATION_DEVICES_MAX: count(1, 10_000_000)
     .default(100_000)
     .describe('Devices of one organization.'),
+  INTEGRATOR_KEYS_MAX: count(0, 100_000)
+    .default(100)
+    .describe('Integrator keys of one organization that are neither revoked nor expired.'),
+  DEVICE_EVENTS_QUEUE_MAX: count(100, 1_000_000)
+    .default(10_000)
+    .describe(
+      'Connects, disconnects and refusals that may wait in memory to be written; more are counted and dropped.',
+    ),
+  DEVICE_EVENTS_PER_DEVICE_MAX: count(1, 1_000_000)
+    .default(1000)
+    .describe('Events kept for one device; the oldest go first.'),
+  DEVICE_EVENTS_UNKNOWN_MAX: count(1, 10_000_000)
+    .default(100_000)
+    .describe(
+      'Events kept of connections that no device stands behind, of all addresses together.',
+    ),
+  DEVICE_EVENT_AGE_MAX_D: count(1, 3650).default(30).describe('Days that an event is kept.'),
   READING_AGE_MAX_D: count(1, 3650)
     .default(30)
     .describe('Readings older than this many days go to quarantine as too_old.'),
@@ -109,12 +169,54 @@ export const configSchema = z.strictObject({
   QUEUE_BYTES_MAX: count(65_536, 17_179_869_184)
     .default(67_108_864)
     .describe('Payload bytes that may wait in memory for COMMIT.'),
+  DEVICE_QUEUE_PERCENT: count(1, 100)
+    .default(12)
+    .describe(
+      'Part of QUEUE_ROWS_MAX and of QUEUE_BYTES_MAX that one device may fill, so that none fills the queue for all.',
+    ),
   QUARANTINE_ROWS_PER_DEVICE_MAX: count(1, 1_000_000)
     .default(100)
     .describe('Messages kept in quarantine for one device; the oldest go first.'),
   QUARANTINE_AGE_MAX_D: count(1, 3650)
     .default(7)
     .describe('Days that a message stays in quarantine.'),
+  SESSIONS_MAX: count(0, 1_000_000)
+    .default(10_000)
+    .describe('Sessions kept on disk for clients that connect without clean session.'),
+  SESSION_AGE_MAX_D: count(1, 3650)
+    .default(7)
+    .describe('Days that a session is kept whose client stays away.'),
+  SESSION_QUEUE_MESSAGES_MAX: count(1, 1_000_000)
+    .default(10_000)
+    .describe('Messages that wait on disk for the client of one session; the oldest go first.'),
+  SESSION_QUEUE_BYTES_MAX: count(1024, 17_179_869_184)
+    .default(16_777_216)
+    .describe('Bytes of topics and payloads that wait on disk for the client of one session.'),
+  SESSION_QUEUE_AGE_MAX_H: count(1, 87_600)
+    .default(24)
+    .describe('Hours that a message waits on disk for the client of a session.'),
+  RETAINED_MAX: count(0, 100_000_000)
+    .default(1_000_000)
+    .describe('Retained messages; one of a new topic beyond it is passed on and not kept.'),
+  SUBSCRIBER_QUEUE_MESSAGES_MAX: count(1, 1_000_000)
+    .default(1000)
+    .describe(
+      'Messages that wait in memory for one connection that reads too slowly. Beyond it QoS 0 is dropped and counted; for QoS 1 without a persistent session the connection is closed. Telemetry may take four fifths.',
+    ),
+  SUBSCRIBER_QUEUE_BYTES_MAX: count(1024, 1_073_741_824)
+    .default(1_048_576)
+    .describe('The same in bytes.'),
+  SUBSCRIBERS_QUEUE_BYTES_MAX: count(65_536, 17_179_869_184)
+    .default(268_435_456)
+    .describe('Bytes that wait in memory for all connections together.'),
+  SUBSCRIBER_IN_FLIGHT_MAX: count(1, 65_535)
+    .default(100)
+    .describe(
+      'Messages at QoS 1 that one connection may be sent before it acknowledges the first.',
+    ),
+  SUBSCRIBER_STUCK_S: count(1, 3600)
+    .default(60)
+    .describe('A connection that takes nothing of what it is sent for this long is closed.'),
   PAGE_ROWS_MAX: count(1, 100_000)
     .default(10_000)
     .describe('Largest "limit" of an HTTP list. A page says with "next" whether more follows.'),
@@ -161,12 +263,30 @@ export function loadEnvFile(): void {
   }
 }
 
+/** Addresses and networks with commas between, as `PROXY_PROTOCOL_FROM` has them. */
+function isAddressList(text: string): boolean {
+  const entries = text.split(/[\s,]+/).filter((entry) => entry !== '');
+  return entries.every((entry) => {
+    const [address = '', prefix, ...more] = entry.split('/');
+    const bitsMax = { 0: -1, 4: 32, 6: 128 }[isIP(address)] ?? -1;
+    if (prefix === undefined) return bitsMax > 0;
+    return /^\d{1,3}$/.test(prefix) && Number(prefix) <= bitsMax && more.length === 0;
+  });
+}
+
 /** Faults of several settings together, and those that the schema cannot tell without a value. */
 function crossFaults(settings: Record<string, string>): string[] {
   const { TLS_CERT_FILE = '', TLS_KEY_FILE = '', DATABASE_URL = '' } = settings;
+  const { TLS_CLIENT_CA_FILE = '', TLS_CLIENT_CRL_FILE = '' } = settings;
   const faults: string[] = [];
   if ((TLS_CERT_FILE === '') !== (TLS_KEY_FILE === '')) {
     faults.push('TLS_CERT_FILE, TLS_KEY_FILE: set both or neither');
+  }
+  if (TLS_CLIENT_CA_FILE !== '' && TLS_CERT_FILE === '') {
+    faults.push('TLS_CLIENT_CA_FILE: needs TLS_CERT_FILE and TLS_KEY_FILE');
+  }
+  if (TLS_CLIENT_CRL_FILE !== '' && TLS_CLIENT_CA_FILE === '') {
+    faults.push('TLS_CLIENT_CRL_FILE: needs TLS_CLIENT_CA_FILE');
   }
   if (DATABASE_URL !== '' && !/^postgres(ql)?:\/\//.test(DATABASE_URL)) {
     faults.push('DATABASE_URL: must start with postgres:// or postgresql://');

@@ -98,6 +98,28 @@ export class StoreUnavailableError extends AppError {
   }
 }
 
+/** The session store cannot write now. What was to be written stays in memory and is tried again. */
+export class SessionStoreError extends AppError {
+  readonly code = 'SESSION_STORE_FAILED';
+  readonly status = 503;
+  override readonly retryable = true;
+  constructor(reason: string, cause?: unknown) {
+    super(`the session store cannot write: ${reason}`, { cause });
+  }
+}
+
+/** The session store cannot be opened: damaged, of another format, or not readable. */
+export class SessionStoreUnusableError extends AppError {
+  readonly code = 'SESSION_STORE_UNUSABLE';
+  readonly status = 500;
+  constructor(folder: string, cause: unknown) {
+    super(
+      `the session store ${folder} cannot be opened: ${reasonOf(cause)}; start the version that wrote it, restore a backup, or move the folder away: sessions, queued and retained messages are lost then`,
+      { cause },
+    );
+  }
+}
+
 /** No credential, an unknown one, a revoked one or one of the wrong kind. All look the same. */
 export class UnauthorizedError extends AppError {
   readonly code = 'UNAUTHORIZED';
@@ -167,7 +189,7 @@ export class DeviceLimitError extends AppError {
   }
 }
 
-/** The device has no key of this id. */
+/** The device, or the organization, has no key of this id. */
 export class KeyNotFoundError extends AppError {
   readonly code = 'KEY_NOT_FOUND';
   readonly status = 404;
@@ -176,12 +198,16 @@ export class KeyNotFoundError extends AppError {
   }
 }
 
-/** The device is at its limit of active keys. */
+/** A device is at its limit of active keys, or an organization at that of integrator keys. */
 export class KeyLimitError extends AppError {
   readonly code = 'KEY_LIMIT';
   readonly status = 409;
-  constructor(max: number) {
-    super(`the device has ${max} active keys, which is the limit; revoke one first`);
+  constructor(owner: 'device' | 'organization', max: number) {
+    super(
+      owner === 'device'
+        ? `the device has ${max} active keys, which is the limit; revoke one first`
+        : `the organization has ${max} active integrator keys, which is its limit; revoke one, or raise INTEGRATOR_KEYS_MAX`,
+    );
   }
 }
 

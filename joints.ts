@@ -2,11 +2,15 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Health, HealthCheck } from './api/routes/operation.ts';
 import type { Broker } from './broker/broker.ts';
+import type { StoreLimits } from './broker/disk-store.ts';
+import type { OutboxLimits } from './broker/dispatch.ts';
+import type { GateParts } from './broker/gate.ts';
 import type { ConnectRefusal, KeyVerdict } from './broker/principal.ts';
 import type { Config } from './config.ts';
 import type { Database } from './drizzle/database.ts';
 import type { Ingest, IngestLimits } from './ingest/ingest.ts';
 import type { Logger } from './log.ts';
+import type { DeviceEventBounds } from './registry/device-event-pruning.ts';
 import { isAbout } from './registry/key-verifier.ts';
 import type { KeyRefusal, KeyVerdict as RegistryVerdict } from './registry/principal.ts';
 import type { Registry } from './registry/registry.ts';
@@ -40,23 +44,76 @@ const REFUSALS: Readonly<Record<KeyRefusal, ConnectRefusal>> = {
   malformed: 'key_malformed',
   unknown: 'key_unknown',
   revoked: 'key_revoked',
+  expired: 'key_expired',
   disabled: 'device_disabled',
   suspended: 'organization_suspended',
   unavailable: 'unavailable',
 };
 
-/** What the registry says of a key in the broker's words. Only devices speak MQTT so far; any other key is as good as unknown there. */
+/**
+ * What the registry says of a credential in the broker's words. Admins do not speak MQTT: their keys are
+ * as good as unknown there.
+ */
 export function toBrokerVerdict(verdict: RegistryVerdict): KeyVerdict {
-  if (!verdict.ok) return { ok: false, refusal: REFUSALS[verdict.reason] };
-  const { principal } = verdict;
-  if (principal.kind === 'device') return { ok: true, principal };
-  return { ok: false, refusal: 'key_unknown' };
+  const principal = verdict.principal?.kind === 'admin' ? undefined : verdict.principal;
+  if (!verdict.ok) {
+    const refusal = REFUSALS[verdict.reason];
+    return { ok: false, refusal, ...(principal === undefined ? {} : { principal }) };
+  }
+  return principal === undefined ? { ok: false, refusal: 'key_unknown' } : { ok: true, principal };
+}
+
+/** The settings of the session store in its own words. */
+export function storeLimits(config: Config): StoreLimits {
+  return {
+    queueMessagesMax: config.SESSION_QUEUE_MESSAGES_MAX,
+    queueBytesMax: config.SESSION_QUEUE_BYTES_MAX,
+    queueAgeMaxMs: config.SESSION_QUEUE_AGE_MAX_H * 3_600_000,
+    sessionsMax: config.SESSIONS_MAX,
+    sessionAgeMaxMs: config.SESSION_AGE_MAX_D * 86_400_000,
+    retainedMax: config.RETAINED_MAX,
+  };
+}
+
+/** The settings of what waits for subscribers in the fan-out's own words. */
+export function outboxLimits(config: Config): OutboxLimits {
+  return {
+    queueMessagesMax: config.SUBSCRIBER_QUEUE_MESSAGES_MAX,
+    queueBytesMax: config.SUBSCRIBER_QUEUE_BYTES_MAX,
+    queuesBytesMax: config.SUBSCRIBERS_QUEUE_BYTES_MAX,
+    inFlightMax: config.SUBSCRIBER_IN_FLIGHT_MAX,
+    stuckMs: config.SUBSCRIBER_STUCK_S * 1000,
+  };
+}
+
+/** The settings of the history of connections in the registry's words. */
+export function deviceEventBounds(config: Config): DeviceEventBounds {
+  return {
+    ageMaxMs: config.DEVICE_EVENT_AGE_MAX_D * 86_400_000,
+    rowsPerDeviceMax: config.DEVICE_EVENTS_PER_DEVICE_MAX,
+    unknownRowsMax: config.DEVICE_EVENTS_UNKNOWN_MAX,
+  };
+}
+
+/** The settings of the gate in its own words. */
+export function gateLimits(config: Config): Pick<GateParts, 'door' | 'logins' | 'proxies'> {
+  return {
+    door: {
+      connectionsMax: config.CONNECTIONS_MAX,
+      addressConnectionsMax: config.ADDRESS_CONNECTIONS_MAX,
+      addressUnauthenticatedMax: config.ADDRESS_UNAUTHENTICATED_MAX,
+      addressConnectsPerS: config.ADDRESS_CONNECTS_PER_S,
+      connectDeadlineMs: config.CONNECT_DEADLINE_S * 1000,
+    },
+    logins: { failuresMax: config.LOGIN_FAILURES_MAX, banMs: config.LOGIN_BAN_S * 1000 },
+    proxies: config.PROXY_PROTOCOL_FROM,
+  };
 }
 
 /** Ends live connections whose key is no longer valid. */
 export function closeRevoked(registry: Registry, broker: Broker, log: Logger): void {
   registry.revocations.onRevoked((revocation) => {
-    broker.closeWhere((principal) => isAbout(revocation, { kind: 'device', ...principal }));
+    broker.closeWhere((principal) => isAbout(revocation, principal));
   });
   registry.revocations.onRecheck(() => {
     const live = broker.liveKeyIds();

@@ -4,7 +4,9 @@ import type { History } from '../ingest/history.ts';
 import type { Quarantine } from '../ingest/quarantine.ts';
 import type { Registry } from '../registry/registry.ts';
 import { defineRoute, type Route } from './route.ts';
+import { diagnosticRoutes } from './routes/diagnostics.ts';
 import { deviceRoutes } from './routes/devices.ts';
+import { integratorKeyRoutes } from './routes/integrator-keys.ts';
 import { keyRoutes } from './routes/keys.ts';
 import { operationRoutes, type Health } from './routes/operation.ts';
 import { quarantineRoutes } from './routes/quarantine.ts';
@@ -12,7 +14,10 @@ import { readingRoutes } from './routes/readings.ts';
 
 /** What the routes work with. */
 export interface RouteDeps {
-  readonly registry: Pick<Registry, 'devices' | 'apiKeys' | 'metricList'>;
+  readonly registry: Pick<
+    Registry,
+    'devices' | 'apiKeys' | 'integratorKeys' | 'metricList' | 'diagnostics'
+  >;
   readonly history: History;
   readonly quarantine: Quarantine;
   readonly health: Health;
@@ -29,12 +34,14 @@ export interface RouteDeps {
  */
 export function createRouteTable(deps: RouteDeps, openApi: () => object): Route[] {
   const { registry, history, quarantine, pageRowsMax } = deps;
-  const { devices, apiKeys, metricList } = registry;
+  const { devices, apiKeys, integratorKeys, metricList, diagnostics } = registry;
   return [
     ...deviceRoutes(devices, pageRowsMax),
     ...keyRoutes(apiKeys, pageRowsMax),
+    ...integratorKeyRoutes(integratorKeys, pageRowsMax),
     ...readingRoutes({ devices, metricList, history, pageRowsMax }),
     ...quarantineRoutes(quarantine, devices, pageRowsMax),
+    ...diagnosticRoutes(diagnostics, devices, pageRowsMax),
     ...operationRoutes(deps.health, deps.metricsRegistry, deps.version),
     defineRoute({
       method: 'GET',

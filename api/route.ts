@@ -43,7 +43,7 @@ export interface Route<
   /** As OpenAPI writes it: `/api/v1/devices/{device}`. */
   readonly path: string;
   readonly role: R;
-  readonly tag: 'devices' | 'keys' | 'readings' | 'quarantine' | 'operation';
+  readonly tag: 'devices' | 'keys' | 'readings' | 'quarantine' | 'diagnostics' | 'operation';
   readonly summary: string;
   readonly description?: string;
   readonly params: Params;

@@ -16,7 +16,7 @@ import type { Route } from './route.ts';
 /** What {@link createApi} needs. */
 export interface ApiDeps extends RouteDeps {
   readonly log: Logger;
-  readonly registry: Pick<Registry, 'devices' | 'apiKeys' | 'metricList' | 'verifyKey'>;
+  readonly registry: RouteDeps['registry'] & Pick<Registry, 'verifyKey'>;
 }
 
 /** The HTTP API. */

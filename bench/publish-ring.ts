@@ -101,9 +101,15 @@ export class PublishRing {
   }
 }
 
-/** CONNECT of MQTT 3.1.1 with clean session and without keep alive. */
-export function connectPacket(clientId: string, username: string, password: string): Buffer {
-  const header = Buffer.from([0, 4, 0x4d, 0x51, 0x54, 0x54, 4, 0xc2, 0, 0]);
+/** CONNECT of MQTT 3.1.1 with clean session. Keep alive in seconds, 0 for none. */
+export function connectPacket(
+  clientId: string,
+  username: string,
+  password: string,
+  keepAliveS = 0,
+): Buffer {
+  const keepAlive = [keepAliveS >> 8, keepAliveS & 0xff];
+  const header = Buffer.from([0, 4, 0x4d, 0x51, 0x54, 0x54, 4, 0xc2, ...keepAlive]);
   const body = Buffer.concat([header, ...[clientId, username, password].map(prefixedText)]);
   return Buffer.concat([Buffer.from([0x10]), remainingLength(body.length), body]);
 }

@@ -5,16 +5,20 @@ import type pg from 'pg';
 import { formatCount, formatMs, formatTable } from './figures.ts';
 import type { Durations, ScenarioResult } from './measurement.ts';
 
-/** Where and of what a run was made. */
-export interface RunDescription {
+/** Where a run was made, and of what. */
+export interface MachineDescription {
   machine: string;
   /** Processes that wanted a processor before the run, as a mean of a minute. Above 1: not a quiet machine. */
   loadBefore: number;
   node: string;
-  /** Version and durability settings. */
-  database: string;
   commit: string;
   date: string;
+}
+
+/** The same with the database. */
+export interface RunDescription extends MachineDescription {
+  /** Version and durability settings. */
+  database: string;
   command: string;
 }
 
@@ -33,13 +37,25 @@ const HEADER = [
   'share',
 ];
 
-/** Finds out where a run takes place. `client` is connected to its database. */
+/** Finds out where a run takes place. */
+export async function describeMachine(loadBefore: number): Promise<MachineDescription> {
+  const processors = cpus();
+  const memoryGb = Math.round(totalmem() / 2 ** 30);
+  return {
+    machine: `${processors.length} × ${processors[0]?.model.trim()}, ${memoryGb} GB, ${type()} ${release()}`,
+    loadBefore,
+    node: process.version,
+    commit: await findCommit(),
+    date: new Date().toISOString().slice(0, 16).replace('T', ' ') + ' UTC',
+  };
+}
+
+/** Finds out where a run with a database takes place. `client` is connected to it. */
 export async function describeRun(
   client: pg.Client,
   command: string,
   loadBefore: number,
 ): Promise<RunDescription> {
-  const processors = cpus();
   const settings = ['server_version', 'fsync', 'synchronous_commit', 'full_page_writes'] as const;
   const values = new Map<string, string>();
   for (const name of settings) {
@@ -47,14 +63,9 @@ export async function describeRun(
     values.set(name, rows[0]?.[name] ?? '');
   }
   const durability = settings.slice(1).map((name) => `${name}=${values.get(name)}`);
-  const memoryGb = Math.round(totalmem() / 2 ** 30);
   return {
-    machine: `${processors.length} × ${processors[0]?.model.trim()}, ${memoryGb} GB, ${type()} ${release()}`,
-    loadBefore,
-    node: process.version,
+    ...(await describeMachine(loadBefore)),
     database: `PostgreSQL ${values.get('server_version')}, ${durability.join(' ')}`,
-    commit: await findCommit(),
-    date: new Date().toISOString().slice(0, 16).replace('T', ' ') + ' UTC',
     command,
   };
 }
@@ -80,7 +91,7 @@ export function isConserved({
   return rowsStored >= rowsPromised && rowsStored <= rowsPromised + unacknowledgedRows;
 }
 
-/** The whole of bench/RESULTS.md. */
+/** What stands above the sections of bench/RESULTS.md. */
 export function resultsDocument(
   run: RunDescription,
   durations: Durations,

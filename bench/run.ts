@@ -24,6 +24,7 @@ import {
 import { startProgram, stopLeftDatabase, type Program } from './program.ts';
 import { createProgress, type Progress } from './progress.ts';
 import { describeRun, isConserved, resultsDocument, resultTable, verdicts } from './results.ts';
+import { replaceHead } from './result-sections.ts';
 import { scenarios, type Scenario } from './scenarios.ts';
 import { makeScratchFolder, type ScratchFolder } from './scratch-folder.ts';
 
@@ -54,6 +55,7 @@ const LIFTED_LIMITS = {
   HTTP_PORT: '0',
   DEVICE_MESSAGES_PER_S: '0',
   DEVICE_POINTS_PER_S: '0',
+  ORGANIZATION_MESSAGES_PER_S: '0',
   ADDRESS_CONNECTIONS_MAX: '0',
   LOG_LEVEL: 'warn',
 };
@@ -117,7 +119,7 @@ async function runScenarios(
     if (process.argv.length === 2) {
       const run = await describeRun(client, 'npm run bench', loadBefore);
       const path = join(findPackageRoot(), 'bench', 'RESULTS.md');
-      await writeFile(path, resultsDocument(run, durations, results));
+      await replaceHead(path, resultsDocument(run, durations, results));
       process.stdout.write(`\nwritten to ${path}\n`);
     }
     return results.every(isConserved) ? 0 : 1;

@@ -1,17 +1,16 @@
 import type { Duplex } from 'node:stream';
-import type { IncomingMessage } from 'node:http';
-import type { Registry } from 'prom-client';
 import { reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import { authorizeTopic, type Intake } from './authorize.ts';
-import { ConnectionCounts, type ConnectionLimits } from './connection-limits.ts';
-import { DeviceErrors } from './device-errors.ts';
 import { Engine, type EngineClient, type EngineHooks } from './engine.ts';
-import { Framer, type PublishSink } from './framer.ts';
-import { Greetings } from './greeting.ts';
+import { EnginePersistence, type IncomingPersistence } from './engine-persistence.ts';
+import type { FanOut } from './fan-out.ts';
+import { Framer } from './framer.ts';
 import { createHandshake } from './handshake.ts';
-import { createBrokerMetrics, type BrokerMetrics, type CloseReason } from './metrics.ts';
-import type { DevicePrincipal, VerifyKey } from './principal.ts';
+import type { BrokerMetrics, CloseReason } from './metrics.ts';
+import type { Peer } from './peer.ts';
+import type { Admission, Policy } from './policy.ts';
+import { sinkOf } from './packet-sink.ts';
+import type { Principal } from './principal.ts';
 import {
   createSession,
   holdOne,
@@ -19,78 +18,58 @@ import {
   isSilentTooLong,
   releaseOne,
   type Session,
-  type SessionSource,
 } from './session.ts';
-import { createSubscriptionHooks, dropExpanded } from './subscriptions.ts';
+import type { SessionStore } from './session-store.ts';
 
-/** What the broker asks of the rest of the program; `app.ts` joins them. */
+/** What the broker is made of; `app.ts` joins it. */
 export interface BrokerParts {
-  readonly verifyKey: VerifyKey;
-  readonly ingest: IngestPort;
+  /** Who is let in and what they may do. */
+  readonly policy: Policy;
+  readonly fanOut: FanOut;
+  readonly store: SessionStore;
+  readonly incoming: IncomingPersistence;
   readonly limits: BrokerLimits;
-  readonly registry: Registry;
+  /** Numbers for connections, rising across restarts. */
+  readonly nextConnectionNumber: () => number;
+  readonly metrics: BrokerMetrics;
   readonly log: Logger;
 }
 
 /** Bounds of the broker. */
-export interface BrokerLimits extends ConnectionLimits {
+export interface BrokerLimits {
   readonly packetBytesMax: number;
-  /** From the first byte to CONNACK. */
+  /** From the first byte of CONNECT to CONNACK; the door has the same bound from accept() on. */
   readonly connectDeadlineMs: number;
 }
 
-/** Where publications of devices go. A lane is what ingest keeps for a device; opaque here. */
-export interface IngestPort {
-  openLane(principal: DevicePrincipal): unknown;
-  closeLane(lane: unknown): void;
-  /** Takes a publication. @returns false when it waits before the queue. */
-  accept(lane: unknown, publication: BrokerPublication): boolean;
-}
-
-/** A publication of a device with what may be done to its connection. */
-export interface BrokerPublication extends Intake {
-  readonly topic: string;
-  readonly payload: Buffer;
-  readonly qos: 0 | 1 | 2;
-  /** Called after COMMIT, or never. */
-  readonly acknowledge: () => void;
-  readonly source: SessionSource;
-}
-
-/** How often held acknowledgements and silent devices are looked through, in ms. */
+/** How often held acknowledgements and silent clients are looked through, in ms. */
 const SWEEP_MS = 250;
-/** Reasons that the device is told on `in/err`, and the time that this message has to leave, in ms. */
-const TOLD_REASONS: ReadonlySet<CloseReason> = new Set(['rate', 'held_bytes', 'errors']);
+/** Reasons that the client is told before it is cut off, and the time that this has to leave, in ms. */
+const TOLD_REASONS: ReadonlySet<CloseReason> = new Set(['rate', 'quota', 'held_bytes', 'errors']);
 const TELL_MS = 20;
 
 /**
- * The MQTT broker: who connects, what they may say, and when they are answered. Publications of devices
- * go to ingest and are acknowledged when ingest says so, that is, after COMMIT.
+ * The MQTT broker: connections and sessions, from the first byte to the last. What a client may do and
+ * what its messages lead to is its access, which the policy gives it.
  */
 export class Broker {
   readonly #parts: BrokerParts;
   readonly #engine: Engine;
-  readonly #metrics: BrokerMetrics;
-  readonly #errors: DeviceErrors;
-  readonly #greetings = new Greetings();
-  readonly #counts: ConnectionCounts;
+  readonly #persistence: EnginePersistence;
   readonly #sessions = new Set<Session>();
-  /** Every open connection, and the deadline of those without CONNACK. */
-  readonly #connections = new Map<Duplex, NodeJS.Timeout>();
+  /** Every open connection. */
+  readonly #connections = new Map<Duplex, Peer>();
   #sweep: NodeJS.Timeout | undefined;
 
   constructor(parts: BrokerParts) {
     this.#parts = parts;
-    this.#counts = new ConnectionCounts(parts.limits);
-    this.#metrics = createBrokerMetrics(parts.registry, () => ({
-      connections: this.#counts.total,
+    this.#persistence = new EnginePersistence(parts.store, parts.incoming);
+    this.#engine = new Engine(this.#hooks(), this.#persistence, parts.limits.connectDeadlineMs);
+    parts.metrics.observe(() => ({
+      connections: this.#connections.size,
       sessions: this.#sessions.size,
       held: this.heldMessages,
     }));
-    this.#errors = new DeviceErrors(this.#metrics, (session, reason) =>
-      this.#closeSession(session, reason),
-    );
-    this.#engine = new Engine(this.#hooks(), parts.limits.connectDeadlineMs);
   }
 
   /** Messages taken in and not acknowledged yet. */
@@ -100,147 +79,152 @@ export class Broker {
     return held;
   }
 
-  /** Makes the engine ready for {@link accept}. */
+  /** Makes the broker ready for {@link accept}. */
   async start(): Promise<void> {
     this.#listenToEngine();
     await this.#engine.listen();
     this.#sweep = setInterval(() => this.#closeOverdue(), SWEEP_MS);
   }
 
-  /** Takes a connection of any transport, or closes it when there are too many. */
-  accept(connection: Duplex, address: string, request?: IncomingMessage): void {
-    const bound = this.#counts.add(address);
-    if (bound !== null) {
-      this.#metrics.closed(bound);
-      connection.destroy();
-      return;
-    }
+  /** Takes a connection of any transport that was let through the door. */
+  accept(connection: Duplex, peer: Peer): void {
     const framer = new Framer(connection, this.#parts.limits.packetBytesMax, {
-      onViolation: (reason) => {
-        this.#metrics.closed('protocol_violation');
-        this.#parts.log.debug({ reason }, 'protocol violation');
-      },
+      onViolation: (reason) => this.#violated(framer, reason),
     });
-    const deadline = setTimeout(() => {
-      this.#metrics.closed('connect_deadline');
-      framer.destroy();
-    }, this.#parts.limits.connectDeadlineMs);
-    this.#connections.set(framer, deadline);
-    connection.once('close', () => {
-      clearTimeout(deadline);
-      this.#connections.delete(framer);
-      this.#counts.remove(address);
-    });
-    this.#engine.accept(framer, request);
+    this.#connections.set(framer, peer);
+    framer.once('close', () => this.#connections.delete(framer));
+    this.#engine.accept(framer, peer.request);
   }
 
   /** Closes the connections of these principals at once, without their wills. */
-  closeWhere(matches: (principal: DevicePrincipal) => boolean): void {
+  closeWhere(matches: (principal: Principal) => boolean): void {
     for (const session of this.#sessions) {
-      if (matches(session.principal)) {
-        session.client.will = null;
-        this.#closeSession(session, 'revoked');
-      }
+      if (session.principal === null || !matches(session.principal)) continue;
+      session.client.will = null;
+      session.close('revoked');
     }
   }
 
   /** Key ids of the live sessions. */
   liveKeyIds(): string[] {
-    return [...this.#sessions].map((session) => session.principal.keyId);
+    return [...this.#sessions].flatMap(({ principal }) => principal?.keyId ?? []);
   }
 
-  /** Reads no more from devices, so that what was taken in can be stored and acknowledged. */
+  /** Reads no more from clients, so that what was taken in can be stored and acknowledged. */
   pause(): void {
     for (const session of this.#sessions) session.framer.halt();
   }
 
-  /** Closes all connections. Wills of devices that did not say goodbye go to ingest. */
+  /** Closes all connections. Wills of clients that did not say goodbye are taken in. */
   async stop(): Promise<void> {
     clearInterval(this.#sweep);
+    for (const session of this.#sessions) session.closeReason ??= 'shutdown';
     await new Promise<void>((resolve) => this.#engine.close(() => resolve()));
     for (const framer of this.#connections.keys()) framer.destroy();
   }
 
   #hooks(): EngineHooks {
-    const { verifyKey, log } = this.#parts;
+    const { policy, store, metrics, log } = this.#parts;
     return {
       ...createHandshake({
-        verifyKey,
+        policy,
+        store,
+        peerOf: ({ conn }) => this.#peerOf(conn),
+        markPresent: (clientId) => this.#persistence.markPresent(clientId),
         openSession: (...session) => this.#openSession(...session),
-        metrics: this.#metrics,
+        metrics,
         log,
       }),
-      ...createSubscriptionHooks(this.#metrics),
-      authorizePublish: (...call) => this.#takeFromEngine(...call),
-    };
-  }
-
-  #openSession(client: EngineClient, principal: DevicePrincipal, keepAliveS: number): void {
-    const framer = client.conn as Framer;
-    const lane = this.#parts.ingest.openLane(principal);
-    const session = createSession({ client, framer, principal, keepAliveS, lane }, (made) => ({
-      report: (code, channel, detail) => this.#errors.report(made, code, channel, detail),
-      resume: () => framer.goOn(),
-      close: (reason) => this.#closeSession(made, reason),
-    }));
-    client.session = session;
-    this.#sessions.add(session);
-    framer.once('close', () => {
-      this.#sessions.delete(session);
-      this.#parts.ingest.closeLane(lane);
-    });
-  }
-
-  /** Telemetry on its short way: from the framer straight to ingest. */
-  #sinkOf(session: Session): PublishSink {
-    const { ingest } = this.#parts;
-    const { lane, source } = session;
-    return {
-      authorize: (topic) => authorizeTopic(session, topic),
-      take(intake, { topic, payload, qos, acknowledge }) {
-        holdOne(session);
-        return ingest.accept(lane, {
-          channel: intake.channel,
-          metric: intake.metric,
-          refusal: intake.refusal,
-          topic,
-          payload,
-          qos,
-          source,
-          acknowledge: () => {
-            releaseOne(session);
-            acknowledge();
-          },
-        });
+      authorizePublish: (...call) => this.#storeFromEngine(...call),
+      release: (packet, client, done) => {
+        const { topic, payload, qos, retain } = packet;
+        const message = { topic, payload: payload as Buffer, qos, retain };
+        // Without a client: a will of a run before, of a client that is gone with it.
+        if (client?.session === undefined) policy.releaseOrphan(message, done);
+        else client.session.access.release(message, done);
+      },
+      takenOver: (old, next) => {
+        if (old.session === undefined || next.session === undefined) return;
+        old.session.closeReason ??= 'taken_over';
+        policy.takenOver(old.session, next.session);
       },
     };
   }
 
+  #openSession(
+    client: EngineClient,
+    { principal, access }: Admission & { ok: true },
+    namedClientId: string,
+  ): void {
+    const framer = client.conn as Framer;
+    const session = createSession({
+      principal,
+      access,
+      namedClientId,
+      peer: this.#peerOf(framer),
+      connectionNumber: this.#parts.nextConnectionNumber(),
+      client,
+      framer,
+      close: (reason) => this.#closeSession(session, reason),
+      send: (topic, message) =>
+        session.subscriber?.sendDirect(topic, Buffer.from(JSON.stringify(message))),
+    });
+    client.session = session;
+  }
+
+  /** CONNACK has been written: packets flow. */
+  #begin(session: Session): void {
+    const { framer, access } = session;
+    const { metrics, fanOut } = this.#parts;
+    if (framer.destroyed) return;
+    session.peer.entry?.authenticated();
+    this.#sessions.add(session);
+    framer.once('close', () => this.#end(session));
+    metrics.connected();
+    session.subscriber = fanOut.attach({
+      clientId: access.clientId,
+      isClean: access.isClean,
+      link: framer,
+      access,
+      onOverflow: session.close,
+    });
+    access.opened(session);
+    framer.admit(sinkOf(session, session.subscriber));
+    session.subscriber.start();
+  }
+
+  #end(session: Session): void {
+    this.#sessions.delete(session);
+    session.subscriber?.detach();
+    const { client, closeReason } = session;
+    const code = closeReason ?? (client._disconnected ? 'client_left' : 'client_gone');
+    if (closeReason === null || closeReason === 'taken_over') this.#parts.metrics.closed(code);
+    session.access.closed(code);
+  }
+
   /** QoS 2, and wills: what the engine has to keep the books of. */
-  #takeFromEngine(...[client, packet, done]: Parameters<EngineHooks['authorizePublish']>): void {
+  #storeFromEngine(...[client, packet, done]: Parameters<EngineHooks['authorizePublish']>): void {
     const session = (client as EngineClient | null)?.session;
-    // Without a client it is a will of a dead broker; an error would make the engine retry for ever.
+    // Without a client it is a will of a run before; an error would make the engine retry for ever.
     if (session === undefined) {
       done(null);
       return;
     }
-    packet.retain = false;
     // [MQTT-4.3.3-2] Stored before; the engine answers it with PUBREC again.
     const isKnown = packet.qos === 2 && session.client._inboundInflight.has(packet.messageId ?? 0);
-    const intake = isKnown ? null : authorizeTopic(session, packet.topic);
+    const intake = isKnown ? null : session.access.authorize(packet.topic);
     if (intake === null) {
       if (isKnown) done(null);
-      else this.#closeSession(session, 'protocol_violation');
+      else session.close('protocol_violation');
       return;
     }
     const isWill = session.client.closed;
     holdOne(session);
-    this.#parts.ingest.accept(session.lane, {
-      ...intake,
+    session.access.store(intake, {
       topic: packet.topic,
       payload: packet.payload as Buffer,
       qos: packet.qos,
-      source: session.source,
+      retain: packet.retain,
       acknowledge: () => {
         releaseOne(session);
         if (isWill || !session.client.closed) done(null);
@@ -251,23 +235,9 @@ export class Broker {
   #listenToEngine(): void {
     const { log } = this.#parts;
     this.#engine.on('connackSent', (packet, rawClient) => {
-      const { session, conn } = rawClient as EngineClient;
-      if (packet.returnCode !== 0 || session === undefined) return;
-      clearTimeout(this.#connections.get(conn));
-      this.#metrics.connected();
-      session.framer.admit(this.#sinkOf(session));
-    });
-    this.#engine.on('subscribe', (subscriptions, rawClient) => {
       const { session } = rawClient as EngineClient;
-      if (session === undefined) return;
-      this.#greetings.subscribed(
-        session,
-        subscriptions.filter(({ qos }) => (qos as number) < 128).map(({ topic }) => topic),
-      );
+      if (packet.returnCode === 0 && session !== undefined) this.#begin(session);
     });
-    this.#engine.on('unsubscribe', (filters, client) =>
-      dropExpanded(client as EngineClient, filters),
-    );
     this.#engine.on('clientError', (_client, err) =>
       log.debug({ err: reasonOf(err) }, 'client error'),
     );
@@ -279,18 +249,27 @@ export class Broker {
     );
   }
 
+  #violated(framer: Framer, reason: string): void {
+    this.#parts.log.debug({ reason }, 'protocol violation');
+    const session = (framer as Framer & { client?: EngineClient }).client?.session;
+    if (session !== undefined) session.closeReason ??= 'protocol_violation';
+    this.#parts.metrics.closed('protocol_violation');
+  }
+
   #closeOverdue(): void {
     const nowMs = performance.now();
+    const now = Date.now();
     for (const session of this.#sessions) {
-      if (isHeldTooLong(session, nowMs)) this.#closeSession(session, 'hold_timeout');
-      else if (isSilentTooLong(session, nowMs)) this.#closeSession(session, 'keep_alive');
+      if (isHeldTooLong(session, nowMs)) session.close('hold_timeout');
+      else if (isSilentTooLong(session, nowMs)) session.close('keep_alive');
+      else if (isExpired(session, now)) session.close('revoked');
     }
   }
 
   #closeSession(session: Session, reason: CloseReason): void {
-    if (session.isClosing || session.framer.destroyed) return;
-    session.isClosing = true;
-    this.#metrics.closed(reason);
+    if (session.closeReason !== null || session.framer.destroyed) return;
+    session.closeReason = reason;
+    this.#parts.metrics.closed(reason);
     const { framer } = session;
     if (!TOLD_REASONS.has(reason)) {
       framer.destroy();
@@ -299,4 +278,15 @@ export class Broker {
     framer.halt();
     setTimeout(() => framer.destroy(), TELL_MS);
   }
+
+  #peerOf(framer: Duplex): Peer {
+    const peer = this.#connections.get(framer);
+    if (peer === undefined) throw new Error('a connection without a peer');
+    return peer;
+  }
+}
+
+function isExpired({ principal }: Session, now: number): boolean {
+  if (principal?.kind !== 'integrator' || principal.expiresAt === null) return false;
+  return principal.expiresAt <= now;
 }

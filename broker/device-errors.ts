@@ -1,6 +1,4 @@
 import type { RefusalCode } from '../firmware-protocol/contract.ts';
-import type { BrokerMetrics, CloseReason } from './metrics.ts';
-import { sendDirect } from './direct-message.ts';
 import type { Session } from './session.ts';
 
 /** `in/err` is sent once a second at most; `n` says how many errors it stands for. */
@@ -8,42 +6,46 @@ const INTERVAL_MS = 1000;
 /** A device with more errors in a minute is broken or hostile, and is cut off. */
 const ERRORS_PER_MINUTE_MAX = 100;
 
-/** Tells devices on `in/err` what was refused and why. */
+/** What one connection was told, and not told, on `in/err`. */
 export class DeviceErrors {
-  readonly #metrics: BrokerMetrics;
-  readonly #close: (session: Session, reason: CloseReason) => void;
+  readonly #session: Session;
+  readonly #topic: string;
+  #sentAt = -Infinity;
+  #unsent = 0;
+  #minuteStartedAt = 0;
+  #inMinute = 0;
 
-  constructor(metrics: BrokerMetrics, close: (session: Session, reason: CloseReason) => void) {
-    this.#metrics = metrics;
-    this.#close = close;
+  /** @param topic canonical `in/err` of the device. */
+  constructor(session: Session, topic: string) {
+    this.#session = session;
+    this.#topic = topic;
   }
 
-  /** Counts an error of a device, tells it at most once a second, and closes it beyond 100 a minute. */
-  report(session: Session, code: RefusalCode, channel: string, detail: string): void {
-    const tally = session.errors;
+  /** Tells of an error, at most once a second, and closes the connection beyond 100 a minute. */
+  report(code: RefusalCode, channel: string, detail: string): void {
     const now = performance.now();
-    this.#metrics.errorTold(code);
-    if (now - tally.minuteStartedAt > 60_000) {
-      tally.minuteStartedAt = now;
-      tally.inMinute = 0;
+    if (now - this.#minuteStartedAt > 60_000) {
+      this.#minuteStartedAt = now;
+      this.#inMinute = 0;
     }
-    tally.inMinute += 1;
-    tally.unsent += 1;
-    if (now - tally.sentAt >= INTERVAL_MS) this.#send(session, code, channel, detail);
-    if (tally.inMinute > ERRORS_PER_MINUTE_MAX) this.#close(session, 'errors');
+    this.#inMinute += 1;
+    this.#unsent += 1;
+    if (now - this.#sentAt >= INTERVAL_MS) {
+      this.#send(code, channel, detail);
+      this.#sentAt = now;
+      this.#unsent = 0;
+    }
+    if (this.#inMinute > ERRORS_PER_MINUTE_MAX) this.#session.close('errors');
   }
 
-  #send(session: Session, code: RefusalCode, channel: string, detail: string): void {
-    const { errors } = session;
+  #send(code: RefusalCode, channel: string, detail: string): void {
     const hasTime = code === 'clock' || code === 'too_old';
-    sendDirect(session, 'in/err', {
+    this.#session.send(this.#topic, {
       code,
       ch: channel,
       msg: detail,
-      n: errors.unsent,
+      n: this.#unsent,
       ...(hasTime ? { ts: Date.now() } : {}),
     });
-    errors.sentAt = performance.now();
-    errors.unsent = 0;
   }
 }

@@ -1,68 +1,76 @@
 import type { Duplex } from 'node:stream';
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage as HttpRequest } from 'node:http';
 import { Aedes, type AedesOptions, type Client, type PublishPacket } from 'aedes';
 import mqemitter from 'mqemitter';
-import type { Packet } from 'mqtt-packet';
 import type { Session } from './session.ts';
 
 /** A client of the engine with what the wrapper keeps on it. */
 export type EngineClient = Client & {
-  /** Set once the device is authenticated. */
+  /** Set once the client is let in. */
   session?: Session;
   will: PublishPacket | null;
+  /** True after a DISCONNECT: there will be no will. */
+  readonly _disconnected: boolean;
   /** Identifiers of QoS 2 messages whose PUBREL has not come. */
   readonly _inboundInflight: ReadonlySet<number>;
-  /** Stops reading from the connection. */
-  pause(): void;
 };
-
-/** The inside of an Aedes client that the wrapper mends; pinned with the version of Aedes. */
-interface ClientInternals {
-  _parser: {
-    prependListener(event: 'packet', listener: (packet: Packet) => void): void;
-  };
-}
 
 /** The list of clients by identifier, as Aedes keeps it. */
 interface ClientList {
   readonly clients: Readonly<Record<string, Client>>;
+  registerClient(client: Client): void;
   _finishRegisterClient(client: Client): void;
   unregisterClient(client: Client): void;
 }
 
 /** What the rest of `broker/` gives to the engine. */
-export type EngineHooks = Required<
-  Pick<
-    AedesOptions,
-    'preConnect' | 'authenticate' | 'authorizePublish' | 'authorizeSubscribe' | 'authorizeForward'
-  >
->;
+export interface EngineHooks extends Required<
+  Pick<AedesOptions, 'preConnect' | 'authenticate' | 'authorizePublish'>
+> {
+  /** A message at QoS 2, whose identifier is stored, or a will. `client` is null for wills of a run before. */
+  readonly release: (
+    packet: PublishPacket,
+    client: EngineClient | null,
+    done: () => void,
+  ) => void;
+  /** `next` is about to take the place of `old`, which has the same identifier [MQTT-3.1.4-2]. */
+  readonly takenOver: (old: EngineClient, next: EngineClient) => void;
+}
 
 /**
- * Aedes 1.2.0 with what it gets wrong mended; the only user of `aedes`. Numbers are those of the table
- * in `docs/adr/0004-aedes-behind-one-wrapper.md`.
+ * Aedes 1.2.0 with what it gets wrong mended; the only user of `aedes`. It keeps the books of CONNECT,
+ * DISCONNECT, QoS 2 and wills; it sends nothing to subscribers. Numbers are those of the table in
+ * `docs/adr/0004-aedes-behind-one-wrapper.md`.
  */
 export class Engine extends Aedes {
-  constructor(hooks: EngineHooks, connectDeadlineMs: number) {
+  readonly #hooks: EngineHooks;
+
+  constructor(
+    hooks: EngineHooks,
+    persistence: NonNullable<AedesOptions['persistence']>,
+    connectDeadlineMs: number,
+  ) {
+    const { preConnect, authenticate, authorizePublish } = hooks;
     super({
-      ...hooks,
+      preConnect,
+      authenticate,
+      authorizePublish,
+      persistence,
       // (2) A bound on parallel deliveries ends in a recursion that overflows the stack.
       mq: mqemitter({ concurrency: 0, matchEmptyLevels: true }),
       connectTimeout: connectDeadlineMs,
-      maxTopicLevels: 8,
+      maxTopicLevels: 100,
+      // What a client of MQTT 3.1 calls itself is replaced, so that its length says nothing.
+      maxClientsIdLength: 65_535,
     });
+    this.#hooks = hooks;
     this.#sealPublish();
     this.#checkIdentities();
   }
 
   /** Hands a connection over. The engine closes it when the client breaks the protocol. */
-  accept(connection: Duplex, request?: IncomingMessage): EngineClient {
-    const client = this.handle(connection, request as IncomingMessage) as EngineClient;
-    const internals = client as unknown as ClientInternals;
-    internals._parser.prependListener('packet', capGrantedQos);
-    // (1) The duplicate filter drops live messages that overtake each other. Its memory stays empty.
-    Object.defineProperty(client, 'duplicates', { value: NEVER_SEEN });
-    return client;
+  accept(connection: Duplex, request?: HttpRequest): EngineClient {
+    return this.handle(connection, request as HttpRequest) as EngineClient;
   }
 
   /**
@@ -71,8 +79,14 @@ export class Engine extends Aedes {
    */
   #checkIdentities(): void {
     const list = this as unknown as ClientList;
+    const register = list.registerClient.bind(this);
     const add = list._finishRegisterClient.bind(this);
     const remove = list.unregisterClient.bind(this);
+    list.registerClient = (client) => {
+      const old = list.clients[client.id] as EngineClient | undefined;
+      if (old !== undefined && !old.closed) this.#hooks.takenOver(old, client as EngineClient);
+      register(client);
+    };
     list._finishRegisterClient = (client) => {
       if (!client.closed) add(client);
     };
@@ -82,27 +96,22 @@ export class Engine extends Aedes {
   }
 
   /**
-   * What devices publish ends at ingest, so nothing of it is fanned out. (11) Of the engine's own
-   * topics only the heartbeat is needed, which its bookkeeping of wills listens to.
+   * What clients publish leaves the engine here. (11) Of its own topics only the heartbeat goes on,
+   * which its bookkeeping of wills listens to.
    */
   #sealPublish(): void {
     const publish = this.publish.bind(this) as PublishFunction;
     const sealed: PublishFunction = (packet, client, done) => {
       const callback = typeof client === 'function' ? client : (done ?? ignoreOutcome);
-      const isFromDevice = typeof client === 'object' && client !== null;
-      const isNoise = packet.topic.startsWith('$SYS/') && !packet.topic.endsWith('/heartbeat');
-      if (isFromDevice || isNoise) callback();
-      else publish(packet, callback);
+      const isOwn = packet.topic.startsWith(`$SYS/${this.id}/`);
+      if (isOwn && packet.topic.endsWith('/heartbeat')) publish(packet, callback);
+      else if (isOwn) callback();
+      else {
+        const from = typeof client === 'function' ? null : (client as EngineClient | null);
+        this.#hooks.release(packet, from ?? null, callback);
+      }
     };
     this.publish = sealed as typeof this.publish;
-  }
-}
-
-/** [MQTT-3.8.4-6] QoS 1 is the most that is granted; the engine answers what it finds in the packet. */
-function capGrantedQos(packet: Packet): void {
-  if (packet.cmd !== 'subscribe') return;
-  for (const subscription of packet.subscriptions) {
-    if (subscription.qos === 2) subscription.qos = 1;
   }
 }
 
@@ -115,9 +124,3 @@ type PublishFunction = (
 
 /** For calls into the engine whose end nobody waits for; it calls back without asking whether it can. */
 export function ignoreOutcome(): void {}
-
-/** Reads as "not seen yet" for every broker id and keeps nothing. */
-const NEVER_SEEN = new Proxy(Object.create(null) as Record<string, number>, {
-  get: () => 0,
-  set: () => true,
-});

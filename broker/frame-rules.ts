@@ -15,6 +15,10 @@ export const PACKET = {
   disconnect: 14,
 } as const;
 
+const HASH = 0x23;
+const PLUS = 0x2b;
+const SLASH = 0x2f;
+
 /** Flags of the fixed header that a type must have [MQTT-2.2.2-2]; PUBLISH has rules of its own. */
 const FLAGS: readonly (number | null)[] = [
   null,
@@ -93,10 +97,26 @@ function filtersFault(bytes: Buffer, start: number, end: number, hasQos: boolean
   while (at < end) {
     const next = textEnd(bytes, at, end);
     if (next < 0) return 'topic filter that is cut off or not UTF-8 [MQTT-3.8.3-1]';
+    const filterFault = wildcardFault(bytes, at + 2, next);
+    if (filterFault !== null) return filterFault;
     at = next;
     if (!hasQos) continue;
     if (at >= end || (bytes[at] ?? 0) > 2) return 'requested QoS [MQTT-3.8.3-4]';
     at += 1;
+  }
+  return null;
+}
+
+/** A wildcard stands for a whole level, and `#` for the last ones. */
+function wildcardFault(bytes: Buffer, start: number, end: number): string | null {
+  if (start === end) return 'empty topic filter [MQTT-4.7.3-1]';
+  for (let at = start; at < end; at += 1) {
+    const char = bytes[at];
+    if (char !== HASH && char !== PLUS) continue;
+    const isLevelStart = at === start || bytes[at - 1] === SLASH;
+    const isLevelEnd = at + 1 === end || bytes[at + 1] === SLASH;
+    if (!isLevelStart || !isLevelEnd) return 'wildcard inside a level [MQTT-4.7.1-2, MQTT-4.7.1-3]';
+    if (char === HASH && at + 1 < end) return '# before the last level [MQTT-4.7.1-2]';
   }
   return null;
 }

@@ -1,19 +1,24 @@
 // HOT PATH: once per packet; see bench/RESULTS.md
 import { Duplex } from 'node:stream';
-import type { Intake } from './authorize.ts';
+import type { Intake } from './access.ts';
+import { Answers } from './answers.ts';
 import { frameFault, PACKET } from './frame-rules.ts';
+import {
+  readSubscribe,
+  readUnsubscribe,
+  type SubscribePacket,
+  type UnsubscribePacket,
+} from './subscribe-frame.ts';
 
 /** Largest CONNECT, in bytes behind the fixed header: one with key, will and user name is below 1 KiB. */
 const CONNECT_BYTES_MAX = 4096;
 /** Publications of one connection that may be unsettled; beyond it its socket is not read. */
 const UNSETTLED_MAX = 512;
-/** Acknowledgements that a device does not read, in bytes; beyond it its socket is not read. */
-const UNREAD_BYTES_MAX = 65_536;
 const DUP_FLAG = 0x08;
 const PINGRESP = Buffer.from([0xd0, 0]);
 
-/** Where publications of an admitted device go, past the engine. */
-export interface PublishSink {
+/** Where packets of an admitted client go, past the engine. */
+export interface PacketSink {
   /** Verdict on a topic; null for one that no client may send. Asked once for a run of one topic. */
   authorize(topic: string): Intake | null;
   /**
@@ -22,6 +27,13 @@ export interface PublishSink {
    * {@link Framer.goOn}.
    */
   take(intake: Intake, publication: DirectPublication): boolean;
+  /** Reading rests until the promise resolves; it rejects never. */
+  subscribe(packet: SubscribePacket): Promise<void>;
+  unsubscribe(packet: UnsubscribePacket): Promise<void>;
+  /** The client acknowledged a message that it was sent. */
+  acknowledged(packetId: number): void;
+  /** The socket takes more again after {@link Framer.deliver} said no. */
+  drained(): void;
 }
 
 /** A PUBLISH at QoS 0 or 1 as it came. */
@@ -29,6 +41,7 @@ export interface DirectPublication {
   readonly topic: string;
   readonly payload: Buffer;
   readonly qos: 0 | 1;
+  readonly retain: boolean;
   /** The message is stored: acknowledge it. */
   readonly acknowledge: () => void;
 }
@@ -42,12 +55,12 @@ export interface FramerOwner {
 /**
  * Cuts the byte stream of a client into MQTT packets, between its socket and the engine. Every packet is
  * checked before the engine sees a byte of it. After {@link admit} PINGREQ is answered here, and PUBLISH
- * at QoS 0 and 1 goes to the {@link PublishSink}; its PUBACKs are written in the order in which they are
- * given, all of one turn in one write. Every other packet goes on to the engine untouched.
+ * at QoS 0 and 1, SUBSCRIBE, UNSUBSCRIBE and PUBACK go to the {@link PacketSink}. Every other packet
+ * goes on to the engine untouched: CONNECT, DISCONNECT and the packets of QoS 2.
  *
  * Reading rests, so that TCP holds the client back: from CONNECT until {@link admit}; while the engine
- * is full; while a publication waits before the queue; while too many are unsettled; and while the
- * client does not read its acknowledgements.
+ * is full; while a publication waits before the queue; while too many are unsettled; while a SUBSCRIBE
+ * is under way; and while the client does not read what it is answered.
  */
 export class Framer extends Duplex {
   readonly #socket: Duplex;
@@ -59,10 +72,10 @@ export class Framer extends Duplex {
   #neededBytes = 0;
   #isConnectSeen = false;
   #isAdmitted = false;
-  #sink: PublishSink | null = null;
+  #sink: PacketSink | null = null;
   #isEngineFull = false;
   #isWaiting = false;
-  #isUnread = false;
+  #isSubscribing = false;
   #isHalted = false;
   #isPaused = false;
   #isEnded = false;
@@ -71,7 +84,7 @@ export class Framer extends Duplex {
   #lastTopicBytes: Buffer = Buffer.alloc(0);
   #lastTopic = '';
   #lastIntake: Intake | null = null;
-  #acknowledged: number[] = [];
+  readonly #answers: Answers;
   /** Packet identifiers at QoS 1 without PUBACK; at most {@link UNSETTLED_MAX}. */
   readonly #inFlight = new Set<number>();
   /** When bytes last came, in ms of the monotonic clock. */
@@ -82,6 +95,7 @@ export class Framer extends Duplex {
     this.#socket = socket;
     this.#packetBytesMax = packetBytesMax;
     this.#owner = owner;
+    this.#answers = new Answers(socket);
     socket.on('data', (chunk: Buffer) => this.#receive(chunk));
     socket.on('end', () => {
       this.#isEnded = true;
@@ -93,7 +107,7 @@ export class Framer extends Duplex {
       if (!this.#isEnded || this.#partsBytes === 0) this.destroy();
     });
     socket.on('drain', () => {
-      this.#isUnread = false;
+      this.#sink?.drained();
       this.#goOn();
     });
   }
@@ -104,17 +118,28 @@ export class Framer extends Duplex {
       (this.#isConnectSeen && !this.#isAdmitted) ||
       this.#isEngineFull ||
       this.#isWaiting ||
-      this.#isUnread ||
+      this.#isSubscribing ||
+      this.#answers.isUnread ||
       this.#isHalted ||
       this.#unsettled >= UNSETTLED_MAX
     );
   }
 
-  /** Lets the client go on after CONNACK. Without a sink every PUBLISH goes to the engine. */
-  admit(sink: PublishSink | null): void {
+  /** Bytes that the socket has taken and not sent yet. */
+  get unsentBytes(): number {
+    return this.#socket.writableLength;
+  }
+
+  /** Lets the client go on after CONNACK. Without a sink every packet goes to the engine. */
+  admit(sink: PacketSink | null): void {
     this.#isAdmitted = true;
     this.#sink = sink;
     this.#goOn();
+  }
+
+  /** Writes packets to the client. @returns false when there should be no more before `drained`. */
+  deliver(bytes: Buffer): boolean {
+    return this.destroyed || this.#answers.write(bytes);
   }
 
   /** Tells that the publication which had to wait has gone on. */
@@ -243,17 +268,32 @@ export class Framer extends Duplex {
     const type = first >> 4;
     if (type === PACKET.connect) this.#isConnectSeen = true;
     if (type === PACKET.pingreq) {
-      this.#answer(PINGRESP);
+      this.#answers.write(PINGRESP);
       return;
     }
-    if (type === PACKET.publish && this.#sink !== null && (first & 0x04) === 0) {
-      this.#publish(this.#sink, first, bytes, start, end);
-      return;
+    const sink = this.#sink;
+    if (sink !== null && type === PACKET.publish && (first & 0x04) === 0) {
+      this.#publish(sink, first, bytes, start, end);
+    } else if (sink !== null && type === PACKET.puback) {
+      sink.acknowledged(bytes.readUInt16BE(start));
+    } else if (sink !== null && type === PACKET.subscribe) {
+      this.#restUntil(sink.subscribe(readSubscribe(bytes, start, end)));
+    } else if (sink !== null && type === PACKET.unsubscribe) {
+      this.#restUntil(sink.unsubscribe(readUnsubscribe(bytes, start, end)));
+    } else if (!this.push(bytes.subarray(at, end))) {
+      this.#isEngineFull = true;
     }
-    if (!this.push(bytes.subarray(at, end))) this.#isEngineFull = true;
   }
 
-  #publish(sink: PublishSink, first: number, bytes: Buffer, start: number, end: number): void {
+  #restUntil(done: Promise<void>): void {
+    this.#isSubscribing = true;
+    void done.then(() => {
+      this.#isSubscribing = false;
+      this.#goOn();
+    });
+  }
+
+  #publish(sink: PacketSink, first: number, bytes: Buffer, start: number, end: number): void {
     const qos = ((first >> 1) & 1) as 0 | 1;
     const topicEnd = start + 2 + bytes.readUInt16BE(start);
     const intake = this.#intakeOf(sink, bytes, start + 2, topicEnd);
@@ -270,13 +310,14 @@ export class Framer extends Duplex {
       topic: this.#lastTopic,
       payload: bytes.subarray(topicEnd + (qos === 0 ? 0 : 2), end),
       qos,
+      retain: (first & 1) !== 0,
       acknowledge: () => this.#acknowledge(packetId),
     });
     if (!isQueued) this.#isWaiting = true;
   }
 
   /** A device publishes on few topics, mostly one: its name is compared before it is decoded. */
-  #intakeOf(sink: PublishSink, bytes: Buffer, start: number, end: number): Intake | null {
+  #intakeOf(sink: PacketSink, bytes: Buffer, start: number, end: number): Intake | null {
     const last = this.#lastTopicBytes;
     const isSame = last.length === end - start && last.compare(bytes, start, end) === 0;
     if (isSame && this.#lastIntake !== null) return this.#lastIntake;
@@ -288,26 +329,8 @@ export class Framer extends Duplex {
 
   #acknowledge(packetId: number): void {
     this.#inFlight.delete(packetId);
-    if (packetId !== 0 && !this.destroyed) {
-      if (this.#acknowledged.push(packetId) === 1) queueMicrotask(() => this.#sendPubacks());
-    }
+    if (packetId !== 0 && !this.destroyed) this.#answers.puback(packetId);
     this.#settle();
-  }
-
-  #sendPubacks(): void {
-    const packetIds = this.#acknowledged;
-    this.#acknowledged = [];
-    if (this.destroyed) return;
-    const pubacks = Buffer.allocUnsafe(packetIds.length * 4);
-    let at = 0;
-    for (const packetId of packetIds) at = pubacks.writeUInt32BE(0x4002_0000 + packetId, at);
-    this.#answer(pubacks);
-  }
-
-  #answer(bytes: Buffer): void {
-    if (this.#socket.destroyed) return;
-    this.#socket.write(bytes);
-    if (this.#socket.writableLength > UNREAD_BYTES_MAX) this.#isUnread = true;
   }
 
   #settle(): void {

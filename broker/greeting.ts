@@ -1,26 +1,72 @@
-import { sendDirect } from './direct-message.ts';
+import type { Hello } from '../firmware-protocol/hello.ts';
+import { canonicalTopic, type DeviceIdentity } from '../firmware-protocol/topics.ts';
 import type { Session } from './session.ts';
 
-/** Several filters in one go are one greeting. */
+/** A device that can be greeted. */
+export interface GreetedDevice {
+  readonly principal: DeviceIdentity;
+  /** Null when its connection has not begun. */
+  readonly session: Pick<Session, 'send'> | null;
+  /** Highest `seq` of its boot up to which everything is stored; null when that is not known. */
+  readonly storedSequence: number | null;
+}
+
+/** What waits for a device, asked when it is greeted. */
+export interface Waiting {
+  /** Commands that wait. */
+  commands(device: GreetedDevice): number;
+  /** Version of the configuration that is wanted; 0 when there is none. */
+  configVersion(device: GreetedDevice): number;
+}
+
+/** Several filters and a hello in one go are one greeting. */
 const COALESCE_MS = 20;
 
 /**
- * Greets a device that subscribes to its inbox: `in/hello` carries the server's time, in ms since 1970,
- * for boards without a clock, and how many commands wait and which version of the configuration is
- * wanted. Both are 0: this version has neither.
+ * Greets a device that subscribes to its inbox or says hello: `in/hello`
+ * `{"ts":1795235431857,"up":812,"cmd":2,"cfg":7,"seq":1234}` carries the server's time in ms since 1970
+ * for boards without a clock, how many commands wait, which version of the configuration is wanted, and
+ * up to which `seq` everything is stored. `up` is echoed when the device said it. At most one greeting
+ * is under way to a device.
  */
 export class Greetings {
-  readonly #due = new WeakSet<Session>();
+  readonly #waiting: Waiting;
+  readonly #now: () => number;
+  /** Devices about to be greeted, and the uptime to echo. */
+  readonly #due = new WeakMap<GreetedDevice, number | null>();
 
-  /** Tells that filters were granted to a device. @param topics canonical. */
-  subscribed(session: Session, topics: readonly string[]): void {
-    const { organization, device } = session.principal;
-    const inbox = `v1/${organization}/${device}/in/`;
-    if (!topics.some((topic) => topic.startsWith(inbox)) || this.#due.has(session)) return;
-    this.#due.add(session);
-    setTimeout(() => {
-      this.#due.delete(session);
-      sendDirect(session, 'in/hello', { ts: Date.now(), cmd: 0, cfg: 0 });
-    }, COALESCE_MS);
+  /** @param now the wall clock, in ms since 1970. */
+  constructor(waiting: Waiting, now: () => number = Date.now) {
+    this.#waiting = waiting;
+    this.#now = now;
+  }
+
+  /** Tells that the device may read its inbox. */
+  subscribed(device: GreetedDevice): void {
+    this.#greetSoon(device, this.#due.get(device) ?? null);
+  }
+
+  /** Tells that the device said hello. The last uptime counts. */
+  heard(device: GreetedDevice, hello: Hello): void {
+    this.#greetSoon(device, hello.up ?? null);
+  }
+
+  #greetSoon(device: GreetedDevice, upMs: number | null): void {
+    const isDue = this.#due.has(device);
+    this.#due.set(device, upMs);
+    if (!isDue) setTimeout(() => this.#greet(device), COALESCE_MS);
+  }
+
+  #greet(device: GreetedDevice): void {
+    const up = this.#due.get(device) ?? null;
+    this.#due.delete(device);
+    const seq = device.storedSequence;
+    device.session?.send(canonicalTopic(device.principal, 'in/hello'), {
+      ts: this.#now(),
+      ...(up === null ? {} : { up }),
+      cmd: this.#waiting.commands(device),
+      cfg: this.#waiting.configVersion(device),
+      ...(seq === null ? {} : { seq }),
+    });
   }
 }

@@ -1,17 +1,25 @@
-import { connackError, identify, rewriteConnect, rewriteWill } from './authenticate.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { connackError } from './authenticate.ts';
 import type { EngineClient, EngineHooks } from './engine.ts';
 import type { BrokerMetrics } from './metrics.ts';
-import type { ConnectRefusal, DevicePrincipal, VerifyKey } from './principal.ts';
+import type { Peer } from './peer.ts';
+import type { Admission, Policy } from './policy.ts';
+import type { ConnectRefusal } from './principal.ts';
+import type { SessionStore } from './session-store.ts';
 import type { Logger } from '../log.ts';
 
 /** What the handshake asks of the broker. */
 export interface HandshakeParts {
-  readonly verifyKey: VerifyKey;
-  /** Makes the session of a device that is let in; CONNACK follows. */
+  readonly policy: Policy;
+  readonly store: SessionStore;
+  readonly peerOf: (client: EngineClient) => Peer;
+  /** Tells that CONNACK is to say "session present". */
+  readonly markPresent: (clientId: string) => void;
+  /** Makes the session of a client that is let in; CONNACK follows. */
   readonly openSession: (
     client: EngineClient,
-    principal: DevicePrincipal,
-    keepAliveS: number,
+    admission: Admission & { ok: true },
+    namedClientId: string,
   ) => void;
   readonly metrics: BrokerMetrics;
   readonly log: Logger;
@@ -25,17 +33,9 @@ export function createHandshake(
   parts: HandshakeParts,
 ): Pick<EngineHooks, 'preConnect' | 'authenticate'> {
   const refusals = new WeakMap<EngineClient, ConnectRefusal>();
-  const decide: DecideConnect = async (client, packet) => {
-    const verdict = await identify(packet, parts.verifyKey);
-    if (client.closed) return null;
-    if (!verdict.ok) return verdict.refusal;
-    if (!rewriteWill(packet, verdict.principal)) return 'will_refused';
-    parts.openSession(client, verdict.principal, rewriteConnect(packet, verdict.principal));
-    return null;
-  };
-  /** Rejects never, as `VerifyKey` promises. */
+  /** Rejects never, as `Policy.admit` promises. */
   const answer: AnswerConnect = async (client, packet, done) => {
-    const refusal = await decide(client, packet);
+    const refusal = await decide(parts, client, packet);
     if (client.closed) return;
     if (refusal !== null) {
       refusals.set(client, refusal);
@@ -61,11 +61,41 @@ export function createHandshake(
   };
 }
 
-type PreConnect = Parameters<EngineHooks['preConnect']>;
-type DecideConnect = (
+async function decide(
+  { policy, store, peerOf, markPresent, openSession, log }: HandshakeParts,
   client: EngineClient,
   packet: PreConnect[1],
-) => Promise<ConnectRefusal | null>;
+): Promise<ConnectRefusal | null> {
+  const namedClientId = packet.clientId;
+  // [MQTT-3.1.3-8] The engine would make one up.
+  if (namedClientId === '' && packet.clean !== true) return 'client_id_rejected';
+  const admission = await policy.admit(packet, peerOf(client));
+  if (client.closed) return null;
+  if (!admission.ok) {
+    if (admission.delayMs > 0) await delay(admission.delayMs);
+    return admission.refusal;
+  }
+  const { access } = admission;
+  packet.clientId = access.clientId;
+  packet.clean = access.isClean;
+  // The engine keeps no clock: it does not see the packets that the framer answers.
+  packet.keepalive = 0;
+  if (!access.isClean) {
+    const isPresent = store.hasSession(access.clientId);
+    try {
+      if (!(await store.openSession(access.clientId))) return 'sessions_max';
+    } catch (err) {
+      log.warn({ err }, 'session not stored');
+      return 'unavailable';
+    }
+    if (client.closed) return null;
+    if (isPresent) markPresent(access.clientId);
+  }
+  openSession(client, admission, namedClientId);
+  return null;
+}
+
+type PreConnect = Parameters<EngineHooks['preConnect']>;
 type AnswerConnect = (
   client: EngineClient,
   packet: PreConnect[1],

@@ -1,14 +1,29 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { ConnectRefusal } from './principal.ts';
 
-/** Ways in which a connection ends that are the broker's doing. */
+/**
+ * Why a connection ended. All but `client_left` (with DISCONNECT), `client_gone` (without) and
+ * `taken_over` (the same client came again) are the broker's doing.
+ */
 export type CloseReason =
+  | 'client_left'
+  | 'client_gone'
+  | 'taken_over'
+  | 'shutdown'
+  | 'address_banned'
+  | 'address_unauthenticated_max'
+  | 'address_rate'
+  | 'proxy_header'
+  | 'publish_forbidden'
+  | 'slow_subscriber'
+  | 'stuck_subscriber'
   | 'connections_max'
   | 'address_connections_max'
   | 'connect_deadline'
   | 'protocol_violation'
   | 'hold_timeout'
   | 'rate'
+  | 'quota'
   | 'held_bytes'
   | 'errors'
   | 'revoked'
@@ -21,14 +36,21 @@ export interface BrokerMetrics {
   closed(reason: CloseReason): void;
   subscribeDenied(): void;
   errorTold(code: string): void;
+  /** Gives the gauges something to read at each scrape. */
+  observe(gauges: () => BrokerGauges): void;
 }
 
-/** Makes the metrics of one broker. `gauges` is asked at each scrape. */
-export function createBrokerMetrics(
-  registry: Registry,
-  gauges: () => { connections: number; sessions: number; held: number },
-): BrokerMetrics {
+/** What there is of connections at one moment. */
+export interface BrokerGauges {
+  readonly connections: number;
+  readonly sessions: number;
+  readonly held: number;
+}
+
+/** Makes the metrics of one broker. */
+export function createBrokerMetrics(registry: Registry): BrokerMetrics {
   const registers = [registry];
+  let gauges = (): BrokerGauges => ({ connections: 0, sessions: 0, held: 0 });
   const gauge = (name: string, help: string, read: () => number) =>
     new Gauge({
       name,
@@ -62,7 +84,7 @@ export function createBrokerMetrics(
   });
   const closes = new Counter({
     name: 'puback_broker_connections_closed_total',
-    help: 'Connections that the broker ended, by reason.',
+    help: 'Connections that ended, by reason.',
     labelNames: ['reason'],
     registers,
   });
@@ -83,5 +105,8 @@ export function createBrokerMetrics(
     closed: (reason) => closes.inc({ reason }),
     subscribeDenied: () => denials.inc(),
     errorTold: (code) => errors.inc({ code }),
+    observe(read) {
+      gauges = read;
+    },
   };
 }

@@ -1,5 +1,8 @@
-/** The device behind a connection, as its key says. The client identifier says nothing. */
+import type { Scope } from '../firmware-protocol/contract.ts';
+
+/** The device behind a connection, as its key or certificate says. The client identifier says nothing. */
 export interface DevicePrincipal {
+  readonly kind: 'device';
   readonly organizationId: number;
   /** Slug of the organization, as it stands in topics. */
   readonly organization: string;
@@ -10,21 +13,48 @@ export interface DevicePrincipal {
   readonly keyId: string;
 }
 
+/** A program that reads streams of one organization. */
+export interface IntegratorPrincipal {
+  readonly kind: 'integrator';
+  readonly organizationId: number;
+  readonly organization: string;
+  readonly keyId: string;
+  readonly scopes: readonly Scope[];
+  /** Slugs of the devices that the key is limited to; null for all. */
+  readonly devices: readonly string[] | null;
+  /** Milliseconds since 1970; null: never. */
+  readonly expiresAt: number | null;
+}
+
+/** Whom a connection speaks for. */
+export type Principal = DevicePrincipal | IntegratorPrincipal;
+
 /** Why a connection was refused; a closed set, for the metric's label. */
 export type ConnectRefusal =
   | 'key_malformed'
   | 'key_unknown'
   | 'key_revoked'
+  | 'key_expired'
   | 'device_disabled'
   | 'organization_suspended'
   | 'identity_mismatch'
+  | 'client_id_rejected'
   | 'will_refused'
+  | 'sessions_max'
   | 'unavailable';
 
-/** What the registry says of a key that was given as the password of a CONNECT. */
+/** What the registry says of a credential. */
 export type KeyVerdict =
-  | { readonly ok: true; readonly principal: DevicePrincipal }
-  | { readonly ok: false; readonly refusal: ConnectRefusal };
+  | { readonly ok: true; readonly principal: Principal }
+  | {
+      readonly ok: false;
+      readonly refusal: ConnectRefusal;
+      /** Whose credential it is, when that is proved: its owner may be told of the refusal. */
+      readonly principal?: Principal;
+    };
 
 /** Looks a key up. Rejects never: a database that is away is the refusal `unavailable`. */
 export type VerifyKey = (key: string) => Promise<KeyVerdict>;
+
+/** Looks up the device that a client certificate names as `organization/device`. Rejects never. */
+export type VerifyCertificate = (identity: string, fingerprint: string) => Promise<KeyVerdict>;

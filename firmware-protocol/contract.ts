@@ -85,6 +85,27 @@ export const RETAINED_INBOX_TOPICS = ['in/cmd', 'in/cfg'] as const;
 /** First words of a device's tree that only the broker or an integrator may publish. */
 export const FOREIGN_CHANNELS = ['in', 'status', 'cmd', 'alert', 'do'] as const;
 
+/**
+ * What an integrator's key may do: read a kind of stream (`status` includes the organization's own
+ * streams, `raw` what devices and broker tell each other) or, with `cmd:write`, give commands.
+ */
+export const SCOPES = [
+  'data',
+  'status',
+  'event',
+  'log',
+  'alert',
+  'cmd',
+  'cmd:write',
+  'raw',
+] as const;
+/** One of {@link SCOPES}. */
+export type Scope = (typeof SCOPES)[number];
+/** Most devices that an integrator's key can be limited to by name. */
+export const KEY_DEVICES_MAX = 100;
+/** Level of a topic where a device's name would be: streams of the organization itself. */
+export const ORGANIZATION_STREAMS = '_';
+
 /** Names that no organization may take, because the topic tree gives them a meaning. */
 export const RESERVED_ORGANIZATIONS = ['me', 'devices', 'gateway', 'claim', 'sys', '_'] as const;
 /** Members of a sample that are not metrics. No metric may be called so. */

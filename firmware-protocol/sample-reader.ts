@@ -161,11 +161,16 @@ export class SampleReader {
       const fault = findRepeatedName(members, '', new Set());
       if (fault !== null) return fault;
     }
-    return this.#addSample(this.#ts, this.#age, points);
+    return this.#addSample(this.#ts, this.#age, points, false);
   }
 
-  #addSample(tsMicros: number | null, ageMs: number | null, points: Point[]): Refusal | null {
-    const sample: Sample = { tsMicros, ageMs, seq: this.#seq, fromLast: 0, points };
+  #addSample(
+    tsMicros: number | null,
+    ageMs: number | null,
+    points: Point[],
+    isContinued: boolean,
+  ): Refusal | null {
+    const sample: Sample = { tsMicros, ageMs, seq: this.#seq, isContinued, fromLast: 0, points };
     // A pushed-to array holds 17 slots from the start, and most messages are one sample.
     if (this.samples.length === 0) this.samples = [sample];
     else this.samples.push(sample);
@@ -239,6 +244,8 @@ export class SampleReader {
       }
     }
     if (length > MESSAGE_SAMPLES_MAX) return tooMany('samples', MESSAGE_SAMPLES_MAX);
+    // Nothing to store, but its number has come.
+    if (length === 0 && this.#seq !== null) return this.#addRow(0, 1, dt, []);
     for (let row = 0; row < length; row += 1) {
       const points: Point[] = [];
       for (let index = 0; index < arrays.length; index += 1) {
@@ -257,10 +264,10 @@ export class SampleReader {
   #addRow(row: number, length: number, dt: number, points: Point[]): Refusal | null {
     if (this.#ts !== null) {
       const tsMicros = toSafeInteger(this.#ts + row * dt * 1000);
-      return this.#addSample(tsMicros, this.#age, points);
+      return this.#addSample(tsMicros, this.#age, points, row > 0);
     }
     const ageMs = this.#age === null ? (length - 1 - row) * dt : this.#age - row * dt;
-    return this.#addSample(null, ageMs, points);
+    return this.#addSample(null, ageMs, points, row > 0);
   }
 }
 

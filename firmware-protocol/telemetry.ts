@@ -25,6 +25,8 @@ export interface Sample {
   ageMs: number | null;
   /** Number of the message. All samples of a series have that of the series. */
   seq: number | null;
+  /** Whether it belongs to the series of the sample before, and shares its `seq`. */
+  isContinued: boolean;
   /** Place in the message counted from its end: the last sample has 0. */
   fromLast: number;
   /** May be empty. No metric stands twice. */
@@ -126,11 +128,13 @@ function textScalar(metric: string, text: string): Decoded | Refusal {
 }
 
 function one(point: Point): Decoded {
-  const sample = { tsMicros: null, ageMs: null, seq: null, fromLast: 0, points: [point] };
-  return { samples: [sample], pointCount: 1, missing: 0 };
+  return { samples: [scalarSample([point])], pointCount: 1, missing: 0 };
 }
 
 function none(): Decoded {
-  const sample = { tsMicros: null, ageMs: null, seq: null, fromLast: 0, points: [] };
-  return { samples: [sample], pointCount: 0, missing: 1 };
+  return { samples: [scalarSample([])], pointCount: 0, missing: 1 };
+}
+
+function scalarSample(points: Point[]): Sample {
+  return { tsMicros: null, ageMs: null, seq: null, isContinued: false, fromLast: 0, points };
 }

@@ -3,7 +3,7 @@ import type { Logger } from '../log.ts';
 import { reasonOf } from '../errors.ts';
 import { makeUuidV7 } from '../drizzle/uuid-v7.ts';
 import { Batch, type LatestColumns } from './batch.ts';
-import type { Message } from './message.ts';
+import type { DeviceLane } from './device-lane.ts';
 import type { IngestMetrics } from './metrics.ts';
 import type { Stored } from './reading-store.ts';
 import { classifyStoreFault } from './store-fault.ts';
@@ -17,7 +17,12 @@ export interface WriterLimits {
   /** Beyond either, {@link BatchWriter.hasRoom} is false. */
   readonly queueRowsMax: number;
   readonly queueBytesMax: number;
+  /** The part of the queue's rows and bytes that one device may fill: above 0, 1 for all of it. */
+  readonly deviceShare?: number;
 }
+
+/** An eighth: seven devices at their bound still leave room for the others. */
+const DEVICE_SHARE = 0.125;
 
 /** Waits between attempts while the database is away: doubling, with jitter of a half. */
 const RETRY_MS_MIN = 50;
@@ -27,7 +32,7 @@ const RETRY_MS_MAX = 2000;
 export interface BatchStore {
   insert(batch: Batch, latest: LatestColumns): Promise<Stored>;
   insertNew(batch: Batch, first: number, end: number): Promise<Stored>;
-  insertQuarantine(message: Message): Promise<Stored>;
+  insertQuarantine(batch: Batch, index: number): Promise<Stored>;
   forgetPartitions(): void;
   close(): Promise<void>;
 }
@@ -53,6 +58,8 @@ interface Sealed {
 export class BatchWriter {
   readonly #store: BatchStore;
   readonly #limits: WriterLimits;
+  readonly #deviceRowsMax: number;
+  readonly #deviceBytesMax: number;
   readonly #metrics: IngestMetrics;
   readonly #log: Logger;
   readonly #roomWaiters = new Set<() => void>();
@@ -68,6 +75,9 @@ export class BatchWriter {
   constructor(store: BatchStore, limits: WriterLimits, metrics: IngestMetrics, log: Logger) {
     this.#store = store;
     this.#limits = limits;
+    const { deviceShare = DEVICE_SHARE } = limits;
+    this.#deviceRowsMax = Math.ceil(limits.queueRowsMax * deviceShare);
+    this.#deviceBytesMax = Math.ceil(limits.queueBytesMax * deviceShare);
     this.#metrics = metrics;
     this.#log = log;
   }
@@ -104,6 +114,15 @@ export class BatchWriter {
   hasRoom(): boolean {
     return (
       this.queuedRows < this.#limits.queueRowsMax && this.queuedBytes < this.#limits.queueBytesMax
+    );
+  }
+
+  /** As {@link hasRoom}, for one device: false also while its own part of the queue is full. */
+  hasRoomFor(device: DeviceLane): boolean {
+    return (
+      device.queuedRows < this.#deviceRowsMax &&
+      device.queuedBytes < this.#deviceBytesMax &&
+      this.hasRoom()
     );
   }
 
@@ -175,7 +194,8 @@ export class BatchWriter {
     this.#sealedRows -= batch.rowCount;
     this.#sealedBytes -= batch.payloadBytes;
     this.#metrics.batchCommitted(batch, stored, (performance.now() - startedAt) / 1000);
-    for (const message of batch.messages) message.publication.acknowledge();
+    batch.settle();
+    for (const { publication, canonical } of batch.messages) publication.acknowledge(canonical);
     if (this.#roomWaiters.size > 0 && this.hasRoom()) this.#wakeWaiters();
   }
 
@@ -243,8 +263,9 @@ export class BatchWriter {
       code: 'not_stored',
       detail: reasonOf(cause).slice(0, 100),
     };
+    message.canonical = null;
     this.#log.error({ err: reasonOf(cause) }, 'the database refused a message');
-    return this.#store.insertQuarantine(message);
+    return this.#store.insertQuarantine(batch, index);
   }
 
   #setAway(cause: unknown): void {

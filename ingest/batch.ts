@@ -1,7 +1,9 @@
 // HOT PATH: see bench/RESULTS.md
+import type { BootSequence } from './boot-sequence.ts';
 import { CopyBuffer } from './copy-buffer.ts';
-import type { Slot } from './lane.ts';
+import type { Slot } from './device-lane.ts';
 import type { Message } from './message.ts';
+import type { SequenceWindow } from './sequence-window.ts';
 
 const DAY_MICROS = 86_400_000_000;
 
@@ -16,6 +18,13 @@ export interface LatestColumns {
   readonly qualities: number[];
 }
 
+/** The numbers of a boot as they are once a run of messages is stored. */
+export interface SequenceRow {
+  readonly deviceId: number;
+  readonly boot: number;
+  readonly window: SequenceWindow;
+}
+
 /**
  * Messages that are committed together, in order of arrival, with their readings encoded as they come.
  * A message has any number of rows, none included; rows of one message are contiguous.
@@ -27,10 +36,16 @@ export class Batch {
   readonly days = new Set<number>();
   rowCount = 0;
   payloadBytes = 0;
+  duplicateMessages = 0;
   /** Offset in `rows` behind the last row of each message. */
   readonly #rowsEnd: number[] = [];
   readonly #touched: Slot[] = [];
   #lastDay = -1;
+  #closedRows = 0;
+  /** The numbers in this batch: whose, which, and the place of the message. */
+  readonly #sequences: BootSequence[] = [];
+  readonly #seqs: number[] = [];
+  readonly #seqPlaces: number[] = [];
 
   /** Adds one reading of the message that the next {@link addMessage} closes. */
   addReading(
@@ -61,11 +76,63 @@ export class Batch {
     }
   }
 
+  /** Adds the number of a sample, or series, of the message that the next {@link addMessage} closes. */
+  addSequence(sequence: BootSequence, seq: number): void {
+    sequence.ahead.add(seq);
+    this.#sequences.push(sequence);
+    this.#seqs.push(seq);
+    this.#seqPlaces.push(this.messages.length);
+  }
+
   /** Closes a message: the readings added since the last call are its own. */
   addMessage(message: Message): void {
+    const bytes = message.publication.payload.length;
+    message.rowCount = this.rowCount - this.#closedRows;
+    this.#closedRows = this.rowCount;
     this.messages.push(message);
     this.#rowsEnd.push(this.rows.length);
-    this.payloadBytes += message.publication.payload.length;
+    this.payloadBytes += bytes;
+    if (message.isDuplicate) this.duplicateMessages += 1;
+    const { device } = message.lane;
+    device.queuedMessages += 1;
+    device.queuedRows += message.rowCount;
+    device.queuedBytes += bytes;
+  }
+
+  /**
+   * The numbers as they are once the messages up to, and not with, `end` are stored; of each device the
+   * boot that is kept. Batches before this one must be settled. Sorted by device.
+   */
+  sequencesUpTo(end: number): SequenceRow[] {
+    if (this.#seqs.length === 0) return [];
+    const windows = new Map<BootSequence, SequenceWindow>();
+    for (const [index, sequence] of this.#sequences.entries()) {
+      if ((this.#seqPlaces[index] ?? end) >= end) break;
+      let window = windows.get(sequence);
+      if (window === undefined) {
+        window = sequence.committed.copy();
+        windows.set(sequence, window);
+      }
+      window.add(this.#seqs[index] ?? 0);
+    }
+    const rows: SequenceRow[] = [];
+    for (const [{ isKept, boot, device }, window] of windows) {
+      if (isKept && boot !== null) rows.push({ deviceId: device.deviceId, boot, window });
+    }
+    return rows.sort((a, b) => a.deviceId - b.deviceId);
+  }
+
+  /** Notes that all of it is stored, or in quarantine: the devices' parts of the queue are free. */
+  settle(): void {
+    for (const [index, sequence] of this.#sequences.entries()) {
+      sequence.committed.add(this.#seqs[index] ?? 0);
+    }
+    for (const { lane, rowCount, publication } of this.messages) {
+      const { device } = lane;
+      device.queuedMessages -= 1;
+      device.queuedRows -= rowCount;
+      device.queuedBytes -= publication.payload.length;
+    }
   }
 
   /** The encoded rows of the messages from `first` up to, and not with, `end`. */

@@ -1,5 +1,5 @@
 const POSTGRES_EPOCH_MICROS = 946_684_800_000_000n;
-const OID = { int2: 21, int4: 23, text: 25, float8: 701, timestamptz: 1184 } as const;
+const OID = { int2: 21, int4: 23, int8: 20, text: 25, float8: 701, timestamptz: 1184 } as const;
 
 /** A one-dimensional array parameter in PostgreSQL's binary format, which `pg` passes on untouched. */
 export function int4Array(values: readonly number[]): Buffer {
@@ -9,6 +9,13 @@ export function int4Array(values: readonly number[]): Buffer {
 /** As {@link int4Array}. */
 export function int2Array(values: readonly number[]): Buffer {
   return fixedArray(OID.int2, 2, values, (bytes, value, at) => bytes.writeInt16BE(value, at));
+}
+
+/** As {@link int4Array}. */
+export function int8Array(values: readonly (number | bigint)[]): Buffer {
+  return fixedArray(OID.int8, 8, values, (bytes, value, at) =>
+    bytes.writeBigInt64BE(BigInt(value), at),
+  );
 }
 
 /** As {@link int4Array}, null for a missing value. */
@@ -49,11 +56,11 @@ function startArray(elementOid: number, count: number, elementBytes: number): Bu
   return bytes;
 }
 
-function fixedArray(
+function fixedArray<Value extends number | bigint>(
   elementOid: number,
   width: number,
-  values: readonly (number | null)[],
-  write: (bytes: Buffer, value: number, at: number) => void,
+  values: readonly (Value | null)[],
+  write: (bytes: Buffer, value: Value, at: number) => void,
 ): Buffer {
   const bytes = startArray(elementOid, values.length, values.length * (4 + width));
   let at = ARRAY_HEADER_BYTES;

@@ -2,8 +2,8 @@ import type { Registry } from 'prom-client';
 import type { Database } from '../drizzle/database.ts';
 import type { Logger } from '../log.ts';
 import { BatchWriter, type WriterLimits } from './batch-writer.ts';
-import type { Lane, LaneRates } from './lane.ts';
-import { LaneStore } from './lane-store.ts';
+import type { Lane } from './lane.ts';
+import { LaneStore, type Rates } from './lane-store.ts';
 import type { Publication } from './message.ts';
 import { MetricCatalog } from './metric-catalog.ts';
 import { IngestMetrics } from './metrics.ts';
@@ -14,7 +14,7 @@ import { ReadingStore } from './reading-store.ts';
 export interface IngestLimits {
   readonly writer: WriterLimits;
   readonly pipeline: PipelineLimits;
-  readonly rates: LaneRates;
+  readonly rates: Rates;
   readonly organizationMetricsMax: number;
   readonly databaseTimeoutMs: number;
 }
@@ -87,13 +87,42 @@ export class Ingest {
     this.#housekeeping = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS);
   }
 
-  /** The lane of a device for a new connection; give it back with {@link closeLane}. */
-  openLane(organizationId: number, deviceId: number): Lane {
-    return this.#lanes.acquire(organizationId, deviceId);
+  /**
+   * The way in for a new connection of a device; give it back with {@link closeLane}.
+   * @param address of the peer, for the limit by address; empty for none.
+   */
+  openLane(organizationId: number, deviceId: number, address = ''): Lane {
+    return this.#lanes.acquire(organizationId, deviceId, address);
   }
 
   closeLane(lane: Lane): void {
     this.#lanes.release(lane);
+  }
+
+  /**
+   * Notes which boot the device has said that its messages on this connection belong to; to be called
+   * before those that come behind its `hello`. Their `seq` are then held against those of the same boot
+   * that came over earlier connections, also before a restart of the program. Without it a `seq` is only
+   * compared with others of the same connection.
+   */
+  setBoot(lane: Lane, boot: number): void {
+    lane.setBoot(boot);
+    void this.whenLoaded(lane);
+  }
+
+  /** Resolves when {@link storedSequence} knows, or the database does not answer. Rejects never. */
+  whenLoaded({ device }: Lane): Promise<void> {
+    return this.#lanes.load(device).catch((err: unknown) => {
+      this.#log.debug({ err, deviceId: device.deviceId }, 'device not loaded');
+    });
+  }
+
+  /**
+   * The highest `seq` of the device's boot such that it and all before it, from the first that came, are
+   * committed. Null when none is, or nothing is known yet: see {@link whenLoaded}.
+   */
+  storedSequence(lane: Lane): number | null {
+    return lane.storedSequence;
   }
 
   /** See {@link Pipeline.accept}. */

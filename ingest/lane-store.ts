@@ -1,7 +1,19 @@
 import type { Pool } from 'pg';
 import type { Decoded } from '../firmware-protocol/telemetry.ts';
-import { Lane, type LaneRates } from './lane.ts';
+import { BootSequence } from './boot-sequence.ts';
+import { DeviceLane, type DeviceRates } from './device-lane.ts';
+import { Lane } from './lane.ts';
 import type { MetricCatalog, MetricKind } from './metric-catalog.ts';
+import { SequenceWindow } from './sequence-window.ts';
+import { SharedRates, type SharedRate } from './shared-rate.ts';
+
+/** The rates that ingest lets through; 0 is no limit. */
+export interface Rates extends DeviceRates {
+  /** Messages of all devices of an organization. */
+  readonly organizationMessagesPerSecond?: number;
+  /** Messages of all connections from one remote address. */
+  readonly addressMessagesPerSecond?: number;
+}
 
 /** A device without a connection is forgotten after this time; until then its rate limits hold. */
 const IDLE_MS_MAX = 600_000;
@@ -13,13 +25,17 @@ const IDLE_MS_MAX = 600_000;
 export class LaneStore {
   readonly #pool: Pool;
   readonly #catalog: MetricCatalog;
-  readonly #rates: LaneRates;
-  readonly #lanes = new Map<number, Lane>();
+  readonly #rates: DeviceRates;
+  readonly #organizationRates: SharedRates<number>;
+  readonly #addressRates: SharedRates<string>;
+  readonly #lanes = new Map<number, DeviceLane>();
 
-  constructor(pool: Pool, catalog: MetricCatalog, rates: LaneRates) {
+  constructor(pool: Pool, catalog: MetricCatalog, rates: Rates) {
     this.#pool = pool;
     this.#catalog = catalog;
     this.#rates = rates;
+    this.#organizationRates = new SharedRates(rates.organizationMessagesPerSecond ?? 0, 'quota');
+    this.#addressRates = new SharedRates(rates.addressMessagesPerSecond ?? 0, 'rate');
   }
 
   /** How many lanes are in memory. */
@@ -27,53 +43,61 @@ export class LaneStore {
     return this.#lanes.size;
   }
 
-  /** The lane of a device for a new connection; give it back with {@link release}. */
-  acquire(organizationId: number, deviceId: number): Lane {
-    let lane = this.#lanes.get(deviceId);
-    if (lane === undefined) {
-      lane = new Lane(organizationId, deviceId, this.#rates);
-      this.#lanes.set(deviceId, lane);
+  /** The lane of a new connection; give it back with {@link release}. */
+  acquire(organizationId: number, deviceId: number, address: string): Lane {
+    let device = this.#lanes.get(deviceId);
+    if (device === undefined) {
+      device = new DeviceLane(organizationId, deviceId, this.#rates);
+      this.#lanes.set(deviceId, device);
     }
-    lane.connections += 1;
-    lane.isClockReported = false;
-    return lane;
+    device.connections += 1;
+    const shared: (SharedRate | null)[] = [
+      address === '' ? null : this.#addressRates.acquire(address),
+      this.#organizationRates.acquire(organizationId),
+    ];
+    return new Lane(
+      device,
+      shared.filter((rate) => rate !== null),
+    );
   }
 
-  /** Tells that a connection no longer uses the lane. */
-  release(lane: Lane): void {
-    lane.connections -= 1;
-    lane.usedAt = performance.now();
+  /** Tells that a connection has ended. */
+  release({ device, sharedRates }: Lane): void {
+    const nowMs = performance.now();
+    for (const used of [device, ...sharedRates]) {
+      used.connections -= 1;
+      used.usedAt = nowMs;
+    }
   }
 
   /** Forgets what was not used for ten minutes. To be called now and then. */
   forgetIdle(): void {
-    const before = performance.now() - IDLE_MS_MAX;
-    for (const [deviceId, lane] of this.#lanes) {
-      const isIdle = lane.connections === 0 && lane.waiting.length === 0 && lane.usedAt < before;
-      if (isIdle) this.#lanes.delete(deviceId);
+    const nowMs = performance.now();
+    for (const [deviceId, device] of this.#lanes) {
+      if (device.isEmpty && nowMs - device.usedAt > IDLE_MS_MAX) this.#lanes.delete(deviceId);
     }
+    this.#organizationRates.forgetIdle(nowMs);
+    this.#addressRates.forgetIdle(nowMs);
   }
 
-  /** Reads the series that the device has. Rejects when the database is away. */
-  async load(lane: Lane): Promise<void> {
-    const { rows } = await this.#pool.query<{ name: string; metric_id: number; micros: string }>(
-      `SELECT metric.name, metric_id, (extract(epoch FROM device_latest.time) * 1000000)::int8 AS micros
-       FROM device_latest JOIN metric USING (metric_id) WHERE device_id = $1`,
-      [lane.deviceId],
-    );
-    for (const row of rows) addSlot(lane, row.name, row.metric_id, Number(row.micros));
-    lane.isLoaded = true;
+  /** Reads what is stored of the device, once. Rejects when the database is away. */
+  load(device: DeviceLane): Promise<void> {
+    if (device.isLoaded) return Promise.resolve();
+    device.loading ??= this.#load(device).finally(() => {
+      device.loading = null;
+    });
+    return device.loading;
   }
 
   /**
    * The metrics of a message that the lane has no slot for, or null when it has all. Hot path: nothing
    * is allocated then.
    */
-  missingMetrics(lane: Lane, decoded: Decoded): Map<string, MetricKind> | null {
+  missingMetrics({ slots }: DeviceLane, decoded: Decoded): Map<string, MetricKind> | null {
     let missing: Map<string, MetricKind> | null = null;
     for (const sample of decoded.samples) {
       for (const point of sample.points) {
-        if (lane.slots.has(point.metric)) continue;
+        if (slots.has(point.metric)) continue;
         missing ??= new Map();
         missing.set(point.metric, point.kind);
       }
@@ -85,7 +109,7 @@ export class LaneStore {
    * Looks metrics up, or makes them, and gives the lane their slots.
    * @returns false when the organization has too many metrics; the lane gets none then.
    */
-  async makeSlots(lane: Lane, kinds: ReadonlyMap<string, MetricKind>): Promise<boolean> {
+  async makeSlots(lane: DeviceLane, kinds: ReadonlyMap<string, MetricKind>): Promise<boolean> {
     if (!(await this.#catalog.ensure(lane.organizationId, kinds))) return false;
     for (const name of kinds.keys()) {
       const metricId = this.#catalog.find(lane.organizationId, name);
@@ -94,9 +118,44 @@ export class LaneStore {
     }
     return true;
   }
+
+  /** The series of the device, and the numbers of its last boot, in one answer. */
+  async #load(device: DeviceLane): Promise<void> {
+    const { rows } = await this.#pool.query<LoadRow>(
+      `SELECT metric.name, metric_id, (extract(epoch FROM device_latest.time) * 1000000)::int8 AS micros,
+              NULL::int8 AS boot, NULL::int8 AS contiguous, NULL::int8 AS highest, NULL::int8 AS seen
+       FROM device_latest JOIN metric USING (metric_id) WHERE device_id = $1
+       UNION ALL
+       SELECT NULL, NULL, NULL, boot, contiguous, highest, seen
+       FROM device_sequence WHERE device_id = $1`,
+      [device.deviceId],
+    );
+    for (const row of rows) {
+      if (row.name !== null) addSlot(device, row.name, row.metric_id, Number(row.micros));
+      else device.bootSequence = bootSequenceOf(device, row);
+    }
+    device.isLoaded = true;
+  }
 }
 
-function addSlot(lane: Lane, name: string, metricId: number, timeMicros: number): void {
+/** A series, or with `name` null the numbers of a boot. */
+type LoadRow =
+  | { name: string; metric_id: number; micros: string }
+  | { name: null; boot: string; contiguous: string; highest: string; seen: string };
+
+function bootSequenceOf(
+  device: DeviceLane,
+  row: { boot: string; contiguous: string; highest: string; seen: string },
+): BootSequence {
+  const stored = SequenceWindow.restore({
+    contiguous: Number(row.contiguous),
+    highest: Number(row.highest),
+    seen: BigInt(row.seen),
+  });
+  return new BootSequence(device, Number(row.boot), stored);
+}
+
+function addSlot(lane: DeviceLane, name: string, metricId: number, timeMicros: number): void {
   lane.slots.set(name, {
     deviceId: lane.deviceId,
     metricId,

@@ -1,64 +1,47 @@
-import { ReceiptClock } from '../firmware-protocol/time.ts';
-import type { Batch } from './batch.ts';
-import type { Message } from './message.ts';
-import { TokenBucket } from './token-bucket.ts';
+import { BootSequence } from './boot-sequence.ts';
+import type { DeviceLane } from './device-lane.ts';
+import type { SharedRate } from './shared-rate.ts';
 
-/** One series in memory: the keys of its rows and its newest reading. */
-export interface Slot {
-  readonly deviceId: number;
-  readonly metricId: number;
-  timeMicros: number;
-  value: number | null;
-  text: string | null;
-  receivedMicros: number;
-  quality: number;
-  /** The open batch that holds the newest reading, if any does. */
-  batch: Batch | null;
-}
-
-/** The rates that a device may keep up; 0 is no limit. */
-export interface LaneRates {
-  readonly messagesPerSecond: number;
-  readonly pointsPerSecond: number;
-}
-
-/**
- * What ingest knows of one device, and the messages of it that wait: for this to be loaded, for a rate,
- * for the ids of new metrics or for room in the queue. They leave in order of arrival.
- */
+/** The way into ingest of one connection of a device. */
 export class Lane {
-  readonly organizationId: number;
-  readonly deviceId: number;
-  /** By metric name. Empty until loaded. */
-  readonly slots = new Map<string, Slot>();
-  readonly waiting: Message[] = [];
-  readonly messageBucket: TokenBucket;
-  readonly pointBucket: TokenBucket;
-  waitingBytes = 0;
-  isLoaded = false;
-  /** True while something will wake the lane. */
-  isBlocked = false;
-  readonly receiptClock = new ReceiptClock();
-  /** Since when every message has had to wait for a rate, in ms of the monotonic clock. */
-  rateWaitSince: number | null = null;
+  readonly device: DeviceLane;
+  /** Rates that it has in common with other devices, in the order in which they are asked. */
+  readonly sharedRates: readonly SharedRate[];
   /** Whether this connection was told that its clock is wrong. */
   isClockReported = false;
-  /** Connections that use the lane; it may be forgotten when there is none. */
-  connections = 0;
-  /** Milliseconds since 1970. */
-  usedAt = 0;
-  #ageTick = 0;
+  #boot: number | null = null;
+  #sequence: BootSequence | null = null;
 
-  constructor(organizationId: number, deviceId: number, rates: LaneRates) {
-    this.organizationId = organizationId;
-    this.deviceId = deviceId;
-    this.messageBucket = new TokenBucket(rates.messagesPerSecond);
-    this.pointBucket = new TokenBucket(rates.pointsPerSecond);
+  constructor(device: DeviceLane, sharedRates: readonly SharedRate[]) {
+    this.device = device;
+    this.sharedRates = sharedRates;
   }
 
-  /** Microseconds below a millisecond that tell apart samples whose time is only known by their age. */
-  nextAgeTick(): number {
-    this.#ageTick = (this.#ageTick + 1) % 1000;
-    return this.#ageTick;
+  /** Names the boot that messages from now on belong to. */
+  setBoot(boot: number): void {
+    if (boot === this.#boot) return;
+    this.#boot = boot;
+    this.#sequence = null;
+  }
+
+  /** The numbers of the messages of this connection. To be asked once the device is loaded. */
+  get sequence(): BootSequence {
+    this.#sequence ??= this.#findSequence();
+    return this.#sequence;
+  }
+
+  /** See `Ingest.storedSequence`. */
+  get storedSequence(): number | null {
+    return this.device.isLoaded ? this.sequence.committed.contiguous : null;
+  }
+
+  /** Asked once for each boot: a message of an older connection must not bring its boot back. */
+  #findSequence(): BootSequence {
+    const { device } = this;
+    if (this.#boot === null) return new BootSequence(device, null);
+    if (device.bootSequence?.boot !== this.#boot) {
+      device.bootSequence = new BootSequence(device, this.#boot);
+    }
+    return device.bootSequence;
   }
 }

@@ -1,6 +1,7 @@
 import type { Refusal, RefusalCode } from '../firmware-protocol/contract.ts';
 import type { Decoded } from '../firmware-protocol/telemetry.ts';
 import type { Lane } from './lane.ts';
+import type { DropReason } from './metrics.ts';
 
 /** Where a message came from: what ingest may do with the connection. */
 export interface Source {
@@ -9,7 +10,7 @@ export interface Source {
   /** Called when a message that had to wait before the queue has gone on. */
   resume(): void;
   /** Ends the connection; what is held of it stays unacknowledged. */
-  close(reason: 'rate' | 'held_bytes'): void;
+  close(reason: DropReason): void;
 }
 
 /** What a device published, before it is looked at. */
@@ -25,8 +26,15 @@ export interface Publication {
   readonly topic: string;
   readonly payload: Buffer;
   readonly qos: 0 | 1 | 2;
-  /** Called once, after COMMIT, in order of arrival. Never called for what was not stored. */
-  readonly acknowledge: () => void;
+  /** Whether anybody wants what {@link acknowledge} hands on; asked once, when rows are made of it. */
+  readonly isWanted: () => boolean;
+  /**
+   * Called once, after COMMIT, in order of arrival. Never called for what was not stored.
+   * @param canonical the message as integrators see it (`canonicalPayload`); null when nobody wants it,
+   * when nothing of it was stored as readings (quarantine, no values), and for a copy told by its `seq`.
+   * A copy told by its time alone is handed on again: at least once.
+   */
+  readonly acknowledge: (canonical: Buffer | null) => void;
 }
 
 /** A publication on its way through the pipeline. */
@@ -39,11 +47,18 @@ export interface Message {
   receivedMicros: number;
   /** Set once the payload was read. */
   outcome: Decoded | Refusal | null;
-  /** How far the rates were asked, so that a message that waits for something else pays once. */
+  /** Which rates were asked, so that a message that waits for something else pays once. */
   isCounted: boolean;
+  sharedRatesPassed: number;
   arePointsCounted: boolean;
   /** Whether it waited for a rate. */
   isShaped: boolean;
   /** Set when the message goes to quarantine; some of its readings may be stored all the same. */
   quarantine: { readonly id: string; readonly code: string; readonly detail: string } | null;
+  /** For {@link Publication.acknowledge}. */
+  canonical: Buffer | null;
+  /** Whether its `seq` says that all of it is stored already; it has no rows then. */
+  isDuplicate: boolean;
+  /** Rows in the batch. */
+  rowCount: number;
 }

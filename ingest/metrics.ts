@@ -14,7 +14,7 @@ export interface IngestGauges {
 }
 
 /** Ways in which a message ends without being stored or quarantined. It was not acknowledged then. */
-export const DROP_REASONS = ['rate', 'held_bytes'] as const;
+export const DROP_REASONS = ['rate', 'quota', 'held_bytes'] as const;
 /** One of {@link DROP_REASONS}. */
 export type DropReason = (typeof DROP_REASONS)[number];
 
@@ -28,16 +28,19 @@ export class IngestMetrics {
   storedMessages = 0;
   storedRows = 0;
   duplicateRows = 0;
+  duplicateMessages = 0;
   quarantinedMessages = 0;
   missingValues = 0;
   commitFailures = 0;
-  readonly dropped: Record<DropReason, number> = { rate: 0, held_bytes: 0 };
+  readonly dropped: Record<DropReason, number> = { rate: 0, quota: 0, held_bytes: 0 };
   #commitSeconds: Histogram | null = null;
   #batchRows: Histogram | null = null;
 
   /** Notes a committed batch. */
   batchCommitted(batch: Batch, stored: Stored, seconds: number): void {
-    this.storedMessages += batch.messages.length - stored.quarantinedMessages;
+    const { duplicateMessages } = batch;
+    this.storedMessages += batch.messages.length - duplicateMessages - stored.quarantinedMessages;
+    this.duplicateMessages += duplicateMessages;
     this.storedRows += stored.insertedRows;
     this.duplicateRows += stored.duplicateRows;
     this.quarantinedMessages += stored.quarantinedMessages;
@@ -91,6 +94,11 @@ export class IngestMetrics {
       'puback_ingest_duplicate_rows_total',
       'Readings that were stored already.',
       () => this.duplicateRows,
+    );
+    count(
+      'puback_ingest_duplicate_messages_total',
+      'Messages whose seq was stored already, acknowledged without being stored again.',
+      () => this.duplicateMessages,
     );
     count(
       'puback_ingest_quarantined_messages_total',

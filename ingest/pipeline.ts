@@ -1,14 +1,22 @@
 // HOT PATH: see bench/RESULTS.md
+import { CanonicalPayload } from '../firmware-protocol/canonical.ts';
 import { QUALITY, Refusal, type RefusalCode } from '../firmware-protocol/contract.ts';
-import { decodeData, decodeScalar, type Decoded } from '../firmware-protocol/telemetry.ts';
+import {
+  decodeData,
+  decodeScalar,
+  type Decoded,
+  type Sample,
+} from '../firmware-protocol/telemetry.ts';
 import { resolveTime, type TimeLimits } from '../firmware-protocol/time.ts';
 import { makeUuidV7 } from '../drizzle/uuid-v7.ts';
 import type { Logger } from '../log.ts';
 import type { BatchWriter } from './batch-writer.ts';
+import type { DeviceLane } from './device-lane.ts';
 import type { Lane } from './lane.ts';
 import type { LaneStore } from './lane-store.ts';
 import type { Message, Publication } from './message.ts';
-import type { IngestMetrics } from './metrics.ts';
+import type { DropReason, IngestMetrics } from './metrics.ts';
+import type { SharedRate } from './shared-rate.ts';
 
 /** Bounds of the pipeline. */
 export interface PipelineLimits extends TimeLimits {
@@ -22,10 +30,11 @@ export interface PipelineLimits extends TimeLimits {
 /** A message over the rate waits this long at most; reading from the socket rests meanwhile. */
 const RATE_WAIT_MS_MAX = 2000;
 /** What `in/err` says of a message that is not taken. */
-const DROP_TEXTS = {
+const DROP_TEXTS: Readonly<Record<DropReason, string>> = {
   rate: 'more messages or values a second than allowed',
+  quota: 'more messages a second than the organization is allowed',
   held_bytes: 'more is waiting for the database than can be held',
-} as const;
+};
 /** Between attempts to look something up while the database is away. */
 const LOOKUP_RETRY_MS = 500;
 
@@ -89,83 +98,115 @@ export class Pipeline {
       outcome: null,
       isCounted: false,
       isShaped: false,
+      sharedRatesPassed: 0,
       arePointsCounted: false,
       quarantine: null,
+      canonical: null,
+      isDuplicate: false,
+      rowCount: 0,
     };
-    if (!lane.isBlocked && this.#advance(message)) return true;
+    if (!lane.device.isBlocked && this.#advance(message)) return true;
     return !this.#hold(message);
   }
 
   /** @returns false when the message was dropped instead. */
   #hold(message: Message): boolean {
     const { lane, publication } = message;
+    const { device } = lane;
     const bytes = publication.payload.length;
-    if (isOverRate(lane)) {
-      this.#drop(message, 'rate');
+    const reason =
+      overRateReason(device) ?? (this.#isOverHeld(device, bytes) ? 'held_bytes' : null);
+    if (reason !== null) {
+      this.#drop(message, reason);
       return false;
     }
-    const isOver =
-      lane.waitingBytes + bytes > this.#limits.deviceHeldBytesMax ||
-      this.#heldBytes + bytes > this.#limits.heldBytesMax;
-    if (isOver) {
-      this.#drop(message, 'held_bytes');
-      return false;
-    }
-    lane.waiting.push(message);
-    lane.waitingBytes += bytes;
+    device.waiting.push(message);
+    device.waitingBytes += bytes;
     this.#heldMessages += 1;
     this.#heldBytes += bytes;
     return true;
   }
 
+  #isOverHeld(device: DeviceLane, bytes: number): boolean {
+    return (
+      device.waitingBytes + bytes > this.#limits.deviceHeldBytesMax ||
+      this.#heldBytes + bytes > this.#limits.heldBytesMax
+    );
+  }
+
   /** QoS 0 is lost here, and counted. Above it the connection ends, and the device sends again. */
-  #drop(message: Message, reason: 'rate' | 'held_bytes'): void {
+  #drop(message: Message, reason: DropReason): void {
     const { source, qos, channel } = message.publication;
     this.#metrics.dropped[reason] += 1;
-    source.report('rate', channel, DROP_TEXTS[reason]);
-    if (qos === 0) message.publication.acknowledge();
+    source.report(reason === 'quota' ? 'quota' : 'rate', channel, DROP_TEXTS[reason]);
+    if (qos === 0) message.publication.acknowledge(null);
     else source.close(reason);
   }
 
   /** Lets the waiting messages of a lane go on, up to the next that has to wait. */
-  #wake(lane: Lane): void {
-    lane.isBlocked = false;
+  #wake(device: DeviceLane): void {
+    device.isBlocked = false;
     let done = 0;
-    for (const message of lane.waiting) {
+    for (const message of device.waiting) {
       if (!this.#advance(message)) break;
       done += 1;
       const bytes = message.publication.payload.length;
-      lane.waitingBytes -= bytes;
+      device.waitingBytes -= bytes;
       this.#heldBytes -= bytes;
     }
     this.#heldMessages -= done;
-    for (const { publication } of lane.waiting.splice(0, done)) publication.source.resume();
+    for (const { publication } of device.waiting.splice(0, done)) publication.source.resume();
   }
 
   /** True when the message has gone to the writer; false when it waits and the lane will be woken. */
   #advance(message: Message): boolean {
-    const { lane } = message;
-    if (!lane.isLoaded) {
-      this.#block(lane, () => this.#lanes.load(lane));
+    const { device } = message.lane;
+    if (!device.isLoaded) {
+      this.#block(device, () => this.#lanes.load(device));
       return false;
     }
-    if (!message.isCounted) {
-      const waitMs = lane.messageBucket.take(1, performance.now());
-      if (waitMs > 0) return this.#wakeAfter(message, waitMs);
-      message.isCounted = true;
-    }
+    if (!this.#isRateReady(message)) return false;
     const outcome = (message.outcome ??= this.#read(message));
     if (outcome instanceof Refusal) this.#refuse(message, outcome.code, outcome.detail);
     else if (!this.#arePointsReady(message, outcome)) return false;
-    if (!this.#writer.hasRoom()) {
-      lane.isBlocked = true;
-      this.#writer.whenRoom(() => this.#wake(lane));
+    if (!this.#writer.hasRoomFor(device)) {
+      device.isBlocked = true;
+      this.#writer.whenRoom(() => this.#wake(device));
       return false;
     }
-    if (!(message.outcome instanceof Refusal)) this.#encode(message, outcome as Decoded);
+    if (!(outcome instanceof Refusal)) this.#encode(message, outcome);
     this.#writer.open.addMessage(message);
     this.#writer.added();
     return true;
+  }
+
+  /** Asks the device's own rate first: what is over it takes nothing from the rates of others. */
+  #isRateReady(message: Message): boolean {
+    const { device, sharedRates } = message.lane;
+    if (!message.isCounted) {
+      const waitMs = device.messageBucket.take(1, performance.now());
+      if (waitMs > 0) return this.#wakeAfter(message, waitMs);
+      message.isCounted = true;
+    }
+    while (message.sharedRatesPassed < sharedRates.length) {
+      const rate = sharedRates[message.sharedRatesPassed];
+      const nowMs = performance.now();
+      if (rate !== undefined && !rate.take(nowMs)) return this.#standInLine(message, rate, nowMs);
+      message.sharedRatesPassed += 1;
+    }
+    return true;
+  }
+
+  #standInLine(message: Message, rate: SharedRate, nowMs: number): false {
+    const { device } = message.lane;
+    device.isBlocked = true;
+    device.sharedWait.start(rate, nowMs);
+    rate.wait(() => {
+      message.sharedRatesPassed += 1;
+      device.sharedWait.end(performance.now());
+      this.#wake(device);
+    }, nowMs);
+    return false;
   }
 
   #read(message: Message): Decoded | Refusal {
@@ -173,57 +214,83 @@ export class Pipeline {
     const outcome =
       refusal ?? (channel === 'scalar' ? decodeScalar(metric ?? '', payload) : decodeData(payload));
     const samples = outcome instanceof Refusal ? 1 : outcome.samples.length;
-    message.receivedMicros = message.lane.receiptClock.next(message.arrivedMs * 1000, samples);
+    message.receivedMicros = message.lane.device.receiptClock.next(
+      message.arrivedMs * 1000,
+      samples,
+    );
     return outcome;
   }
 
   /** Asks the rate of points and finds the keys of the series; false when the lane has to wait. */
   #arePointsReady(message: Message, decoded: Decoded): boolean {
-    const { lane } = message;
+    if (message.quarantine !== null) return true;
+    const { device } = message.lane;
     if (!message.arePointsCounted) {
-      const waitMs = lane.pointBucket.take(decoded.pointCount, performance.now());
+      const waitMs = device.pointBucket.take(decoded.pointCount, performance.now());
       if (waitMs > 0) return this.#wakeAfter(message, waitMs);
       message.arePointsCounted = true;
-      if (!message.isShaped) lane.rateWaitSince = null;
+      if (!message.isShaped) device.rateWaitSince = null;
       this.#metrics.missingValues += decoded.missing;
     }
-    const missing = this.#lanes.missingMetrics(lane, decoded);
+    const missing = this.#lanes.missingMetrics(device, decoded);
     if (missing === null) return true;
-    if (lane.slots.size + missing.size > this.#limits.deviceMetricsMax) {
-      this.#tooManyMetrics(message, `more than ${this.#limits.deviceMetricsMax} metrics`);
+    if (device.slots.size + missing.size > this.#limits.deviceMetricsMax) {
+      this.#refuse(message, 'too_many', `more than ${this.#limits.deviceMetricsMax} metrics`);
       return true;
     }
-    this.#block(lane, async () => {
-      const isMade = await this.#lanes.makeSlots(lane, missing);
-      if (!isMade) this.#tooManyMetrics(message, 'the organization has too many metrics');
+    this.#block(device, async () => {
+      const isMade = await this.#lanes.makeSlots(device, missing);
+      if (!isMade) this.#refuse(message, 'too_many', 'the organization has too many metrics');
     });
     return false;
   }
 
-  #tooManyMetrics(message: Message, detail: string): void {
-    message.outcome = new Refusal('too_many', detail);
-    this.#refuse(message, 'too_many', detail);
+  /** Makes rows of what is new. Of a message that is refused already only the numbers are noted. */
+  #encode(message: Message, decoded: Decoded): void {
+    const isRefused = message.quarantine !== null;
+    const canonical = !isRefused && message.publication.isWanted() ? new CanonicalPayload() : null;
+    let newSamples = 0;
+    let isNew = true;
+    for (const sample of decoded.samples) {
+      if (!sample.isContinued) isNew = this.#isNew(message.lane, sample.seq);
+      if (!isNew) continue;
+      newSamples += 1;
+      if (!isRefused) this.#encodeSample(message, sample, canonical);
+    }
+    message.isDuplicate = newSamples === 0 && decoded.samples.length > 0;
+    // It was refused when it came first, and is in quarantine already.
+    if (message.isDuplicate) message.quarantine = null;
+    if (canonical !== null) message.canonical = canonical.end();
   }
 
-  #encode(message: Message, decoded: Decoded): void {
+  /** Whether a number has not come before; it has from now on. */
+  #isNew(lane: Lane, seq: number | null): boolean {
+    if (seq === null) return true;
+    const { sequence } = lane;
+    if (sequence.ahead.has(seq)) return false;
+    this.#writer.open.addSequence(sequence, seq);
+    return true;
+  }
+
+  #encodeSample(message: Message, sample: Sample, canonical: CanonicalPayload | null): void {
     const { lane, receivedMicros } = message;
-    const batch = this.#writer.open;
-    for (const sample of decoded.samples) {
-      const resolved = resolveTime(sample, receivedMicros, this.#limits);
-      if (resolved === 'too_old') {
-        this.#refuse(message, 'too_old', `older than ${this.#limits.ageMaxMs / 86_400_000} days`);
-        continue;
-      }
-      const { quality } = resolved;
-      let { timeMicros } = resolved;
-      if (quality === QUALITY.age) timeMicros += lane.nextAgeTick();
-      if (quality === QUALITY.serverTs) this.#reportClock(message);
-      for (const { metric, value, text } of sample.points) {
-        const slot = lane.slots.get(metric);
-        if (slot === undefined) throw new Error(`series of ${metric} not looked up`);
-        batch.addReading(slot, timeMicros, value, text, receivedMicros, quality);
-      }
+    const { device } = lane;
+    const resolved = resolveTime(sample, receivedMicros, this.#limits);
+    if (resolved === 'too_old') {
+      this.#refuse(message, 'too_old', `older than ${this.#limits.ageMaxMs / 86_400_000} days`);
+      return;
     }
+    const { quality } = resolved;
+    let { timeMicros } = resolved;
+    if (quality === QUALITY.age) timeMicros += device.nextAgeTick();
+    if (quality === QUALITY.serverTs) this.#reportClock(message);
+    const batch = this.#writer.open;
+    for (const { metric, value, text } of sample.points) {
+      const slot = device.slots.get(metric);
+      if (slot === undefined) throw new Error(`series of ${metric} not looked up`);
+      batch.addReading(slot, timeMicros, value, text, receivedMicros, quality);
+    }
+    canonical?.add(timeMicros, sample);
   }
 
   #reportClock({ publication, lane }: Message): void {
@@ -243,30 +310,32 @@ export class Pipeline {
   }
 
   #wakeAfter(message: Message, waitMs: number): false {
-    const { lane } = message;
+    const { device } = message.lane;
     message.isShaped = true;
-    lane.isBlocked = true;
-    lane.rateWaitSince ??= performance.now();
-    setTimeout(() => this.#wake(lane), waitMs);
+    device.isBlocked = true;
+    device.rateWaitSince ??= performance.now();
+    setTimeout(() => this.#wake(device), waitMs);
     return false;
   }
 
   /** Waits for a lookup, and repeats it while the database is away. */
-  #block(lane: Lane, lookUp: () => Promise<void>): void {
-    lane.isBlocked = true;
+  #block(device: DeviceLane, lookUp: () => Promise<void>): void {
+    device.isBlocked = true;
     lookUp().then(
-      () => this.#wake(lane),
+      () => this.#wake(device),
       (err: unknown) => {
-        this.#log.debug({ err, deviceId: lane.deviceId }, 'lookup failed, will be repeated');
-        setTimeout(() => this.#wake(lane), LOOKUP_RETRY_MS);
+        this.#log.debug({ err, deviceId: device.deviceId }, 'lookup failed, will be repeated');
+        setTimeout(() => this.#wake(device), LOOKUP_RETRY_MS);
       },
     );
   }
 }
 
-/** Whether waiting does not help: the device has been over its rate, or will be, for too long. */
-function isOverRate(lane: Lane): boolean {
+/** Why waiting does not help: the device has been over a rate, or will be, for too long. */
+function overRateReason(device: DeviceLane): DropReason | null {
   const now = performance.now();
-  if (lane.rateWaitSince !== null && now - lane.rateWaitSince > RATE_WAIT_MS_MAX) return true;
-  return lane.messageBucket.waitFor(lane.waiting.length + 1, now) > RATE_WAIT_MS_MAX;
+  const { rateWaitSince, messageBucket, waiting, sharedWait } = device;
+  if (rateWaitSince !== null && now - rateWaitSince > RATE_WAIT_MS_MAX) return 'rate';
+  if (messageBucket.waitFor(waiting.length + 1, now) > RATE_WAIT_MS_MAX) return 'rate';
+  return sharedWait.overReason(now);
 }

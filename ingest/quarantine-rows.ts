@@ -10,8 +10,8 @@ export function quarantineRows(messages: readonly Message[]): object[] {
     if (quarantine === null) continue;
     rows.push({
       quarantine_id: quarantine.id,
-      organization_id: lane.organizationId,
-      device_id: lane.deviceId,
+      organization_id: lane.device.organizationId,
+      device_id: lane.device.deviceId,
       received_ms: receivedMicros / 1000,
       topic: storable(publication.topic),
       code: quarantine.code,

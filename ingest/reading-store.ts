@@ -1,9 +1,15 @@
 import pg from 'pg';
 import type { Logger } from '../log.ts';
 import { StoreUnavailableError } from '../errors.ts';
-import type { Batch, LatestColumns } from './batch.ts';
-import { float8Array, int2Array, int4Array, textArray, timestamptzArray } from './binary-array.ts';
-import type { Message } from './message.ts';
+import type { Batch, LatestColumns, SequenceRow } from './batch.ts';
+import {
+  float8Array,
+  int2Array,
+  int4Array,
+  int8Array,
+  textArray,
+  timestamptzArray,
+} from './binary-array.ts';
 import { commitSteps, prepareStatements, type Step } from './pipelined-transaction.ts';
 import { quarantineRows } from './quarantine-rows.ts';
 
@@ -47,6 +53,7 @@ export class ReadingStore {
     if (latest.deviceIds.length > 0) steps.push(latestStep(latest));
     const quarantined = quarantineRows(batch.messages);
     if (quarantined.length > 0) steps.push(quarantineStep(quarantined));
+    addSequences(steps, batch, batch.messages.length);
     if (steps.length > 0) await this.#commit(batch.days, steps);
     return {
       insertedRows: batch.rowCount,
@@ -64,6 +71,7 @@ export class ReadingStore {
     ];
     const quarantined = quarantineRows(batch.messages.slice(first, end));
     if (quarantined.length > 0) steps.push(quarantineStep(quarantined));
+    addSequences(steps, batch, end);
     const [staged = 0, inserted = 0] = await this.#commit(batch.days, steps);
     return {
       insertedRows: inserted,
@@ -73,8 +81,11 @@ export class ReadingStore {
   }
 
   /** Commits the quarantine row of a message whose readings the database refuses. */
-  async insertQuarantine(message: Message): Promise<Stored> {
-    await this.#commit([], [quarantineStep(quarantineRows([message]))]);
+  async insertQuarantine(batch: Batch, index: number): Promise<Stored> {
+    const quarantined = quarantineRows(batch.messages.slice(index, index + 1));
+    const steps = [quarantineStep(quarantined)];
+    addSequences(steps, batch, index + 1);
+    await this.#commit([], steps);
     return { insertedRows: 0, duplicateRows: 0, quarantinedMessages: 1 };
   }
 
@@ -197,6 +208,10 @@ const STATEMENTS: Readonly<Record<string, string>> = {
     FROM jsonb_to_recordset($1::jsonb) AS message (quarantine_id uuid, organization_id int4,
       device_id int4, received_ms float8, topic text, code text, detail text, payload text)
     ON CONFLICT DO NOTHING`,
+  sequence: `INSERT INTO device_sequence (device_id, boot, contiguous, highest, seen)
+    SELECT * FROM unnest($1::int4[], $2::int8[], $3::int8[], $4::int8[], $5::int8[])
+    ON CONFLICT (device_id) DO UPDATE SET boot = excluded.boot, contiguous = excluded.contiguous,
+      highest = excluded.highest, seen = excluded.seen`,
 };
 
 function latestStep(latest: LatestColumns): Step {
@@ -216,6 +231,25 @@ function latestStep(latest: LatestColumns): Step {
 
 function quarantineStep(rows: readonly object[]): Step {
   return { name: 'quarantine', values: [JSON.stringify(rows)] };
+}
+
+/** What is stored and which numbers it has are committed together, or neither is. */
+function addSequences(steps: Step[], batch: Batch, end: number): void {
+  const rows = batch.sequencesUpTo(end);
+  if (rows.length > 0) steps.push(sequenceStep(rows));
+}
+
+function sequenceStep(rows: readonly SequenceRow[]): Step {
+  return {
+    name: 'sequence',
+    values: [
+      int4Array(rows.map(({ deviceId }) => deviceId)),
+      int8Array(rows.map(({ boot }) => boot)),
+      int8Array(rows.map(({ window }) => window.contiguous ?? 0)),
+      int8Array(rows.map(({ window }) => window.highest)),
+      int8Array(rows.map(({ window }) => window.seen)),
+    ],
+  };
 }
 
 function isoDay(day: number): string {

@@ -6,6 +6,7 @@ import { apiKey } from '../drizzle/schema.ts';
 import { guardStore } from '../drizzle/sqlstate.ts';
 import { inTransaction, type Transaction } from '../drizzle/transaction.ts';
 import { KeyLimitError, KeyNotFoundError } from '../errors.ts';
+import type { Scope } from '../firmware-protocol/contract.ts';
 import { makeKey, secretHash } from '../firmware-protocol/keys.ts';
 import { writeAudit } from './audit.ts';
 import { getDeviceRow } from './device-row.ts';
@@ -109,7 +110,7 @@ export function createApiKeys({ database, revocations }: ApiKeysDeps): ApiKeys {
            JOIN organization USING (organization_id)
            LEFT JOIN device ON device.device_id = api_key.device_id
            WHERE key_id = ANY($1) AND revoked_at IS NULL AND suspended_at IS NULL
-             AND disabled_at IS NULL`,
+             AND disabled_at IS NULL AND (expires_at IS NULL OR expires_at > now())`,
           [keyIds],
         ),
       );
@@ -118,25 +119,39 @@ export function createApiKeys({ database, revocations }: ApiKeysDeps): ApiKeys {
   };
 }
 
-/** The device of a new key, or null and null for an admin key. */
+/** What is given to an integrator with a key. */
+export interface IntegratorGrant {
+  readonly scopes: readonly Scope[];
+  /** Slugs of the only devices that it may see; null for all of the organization. */
+  readonly devices: readonly string[] | null;
+  /** Null: never. */
+  readonly expiresAt: Date | null;
+}
+
+/**
+ * The device of a new key, or null and null: then the key is an integrator's when it is granted
+ * something, else an admin's.
+ */
 export interface KeyOwner {
   readonly deviceId: number | null;
   readonly device: string | null;
   readonly name: string;
+  readonly grant?: IntegratorGrant;
 }
 
 /** Makes a key in a transaction, without a look at the limit. */
 export async function insertKey(
   { orm }: Transaction,
   { organizationId, actor }: Author,
-  { deviceId, device, name }: KeyOwner,
+  { deviceId, device, name, grant }: KeyOwner,
 ): Promise<NewApiKey> {
-  const kind = device === null ? 'admin' : 'device';
+  const kind = device !== null ? 'device' : grant === undefined ? 'admin' : 'integrator';
   const made = makeKey(kind);
   const keyId = made.publicId;
   const hash = secretHash(made.secret);
   // Of 62^8 ids one taken twice is no chance but a broken generator: the primary key fails it.
-  const values = { keyId, organizationId, deviceId, kind, name, secretHash: hash };
+  const owned = { keyId, organizationId, deviceId, kind, name, secretHash: hash };
+  const values = grant === undefined ? owned : { ...owned, ...columnsOf(grant) };
   const [row] = await orm.insert(apiKey).values(values).returning();
   if (row === undefined) throw new Error('an inserted key was not returned');
   await writeAudit(orm, {
@@ -144,9 +159,13 @@ export async function insertKey(
     actor,
     action: 'key.create',
     subject: device === null ? `key/${keyId}` : `device/${device}/key/${keyId}`,
-    change: { name },
+    change: { name, ...grant },
   });
   return { ...keyOf(row), key: made.key };
+}
+
+function columnsOf({ scopes, devices, expiresAt }: IntegratorGrant) {
+  return { scopes: [...scopes], devices: devices === null ? null : [...devices], expiresAt };
 }
 
 async function assertBelowLimit(orm: NodePgDatabase, deviceId: number): Promise<void> {
@@ -154,25 +173,33 @@ async function assertBelowLimit(orm: NodePgDatabase, deviceId: number): Promise<
     .select({ active: count() })
     .from(apiKey)
     .where(and(eq(apiKey.deviceId, deviceId), isNull(apiKey.revokedAt)));
-  if ((counted?.active ?? 0) >= DEVICE_KEYS_MAX) throw new KeyLimitError(DEVICE_KEYS_MAX);
+  if ((counted?.active ?? 0) >= DEVICE_KEYS_MAX) throw new KeyLimitError('device', DEVICE_KEYS_MAX);
 }
 
 async function revokeKey(
   transaction: Transaction,
-  { organizationId, actor }: Author,
+  author: Author,
   { device, keyId }: { device: string; keyId: string },
   revocations: Revocations,
 ): Promise<void> {
   const { orm } = transaction;
-  const { deviceId } = await getDeviceRow(orm, organizationId, device, true);
+  const { deviceId } = await getDeviceRow(orm, author.organizationId, device, true);
   const row = await getKeyRow(orm, deviceId, keyId);
   if (row.revokedAt !== null) return;
+  await endKey(transaction, author, { keyId, subject: `device/${device}/key/${keyId}` });
+  await revocations.announce(transaction, { keyId });
+}
+
+/** Marks a key as revoked and writes it to the audit trail. The caller announces it. */
+export async function endKey(
+  { orm }: Transaction,
+  { organizationId, actor }: Author,
+  { keyId, subject }: { readonly keyId: string; readonly subject: string },
+): Promise<void> {
   await orm
     .update(apiKey)
     .set({ revokedAt: sql`now()` })
     .where(eq(apiKey.keyId, keyId));
-  await revocations.announce(transaction, { keyId });
-  const subject = `device/${device}/key/${keyId}`;
   await writeAudit(orm, { organizationId, actor, action: 'key.revoke', subject });
 }
 
@@ -181,7 +208,7 @@ async function getKeyRow(
   deviceId: number,
   keyId: string,
 ): Promise<typeof apiKey.$inferSelect> {
-  if (!/^[0-9A-Za-z]{8}$/.test(keyId)) throw new KeyNotFoundError(keyId);
+  if (!isKeyId(keyId)) throw new KeyNotFoundError(keyId);
   const [row] = await guardStore(
     orm
       .select()
@@ -192,7 +219,13 @@ async function getKeyRow(
   return row;
 }
 
-function keyOf(row: typeof apiKey.$inferSelect): ApiKey {
+/** Whether a text can be the public part of a key; any other is no parameter for SQL. */
+export function isKeyId(text: string): boolean {
+  return /^[0-9A-Za-z]{8}$/.test(text);
+}
+
+/** What may be shown of a row. */
+export function keyOf(row: typeof apiKey.$inferSelect): ApiKey {
   const { keyId, name, createdAt, lastUsedAt, revokedAt } = row;
   return { keyId, name, createdAt, lastUsedAt, revokedAt };
 }

@@ -59,7 +59,7 @@ export interface Devices {
   /** Disabling ends the live connection. @throws {DeviceNotFoundError} */
   update(author: Author, slug: string, change: DeviceChange): Promise<Device>;
   /**
-   * Deletes the device with its keys, readings and quarantine, all or nothing. Takes as long as its
+   * Deletes the device with its keys, readings, quarantine and history of connections, all or nothing. Takes as long as its
    * history needs, minutes for years of it. @throws {DeviceNotFoundError}
    */
   remove(author: Author, slug: string): Promise<void>;
@@ -195,6 +195,8 @@ async function deleteDevice(
   await runUnbounded(transaction, 'DELETE FROM reading WHERE device_id = $1', [deviceId]);
   await runUnbounded(transaction, 'DELETE FROM device_latest WHERE device_id = $1', [deviceId]);
   await runUnbounded(transaction, 'DELETE FROM quarantine WHERE device_id = $1', [deviceId]);
+  await runUnbounded(transaction, 'DELETE FROM device_event WHERE device_id = $1', [deviceId]);
+  await runUnbounded(transaction, 'DELETE FROM device_sequence WHERE device_id = $1', [deviceId]);
   await orm.delete(apiKey).where(eq(apiKey.deviceId, deviceId));
   await orm.delete(device).where(eq(device.deviceId, deviceId));
   await revocations.announce(transaction, { deviceId });

@@ -1,12 +1,13 @@
 import type pg from 'pg';
 import { guardStore } from '../drizzle/sqlstate.ts';
+import { SCOPES, type Scope } from '../firmware-protocol/contract.ts';
 import type { Principal } from './principal.ts';
 
 /** What the database says of a key. */
 export interface KeyRecord {
   readonly principal: Principal;
   readonly secretHash: Buffer;
-  /** Null: the key is valid for who has the secret. */
+  /** Null: the key is valid for who has the secret, until it expires. */
   readonly fault: 'revoked' | 'disabled' | 'suspended' | null;
 }
 
@@ -22,12 +23,15 @@ interface Waiter {
 
 interface KeyRow {
   key_id: string;
-  kind: 'device' | 'admin';
+  kind: 'device' | 'admin' | 'integrator';
   secret_hash: Buffer;
   organization_id: number;
   organization: string;
   device_id: number | null;
   device: string | null;
+  scopes: string[];
+  devices: string[] | null;
+  expires_at: Date | null;
   is_revoked: boolean;
   is_disabled: boolean;
   is_suspended: boolean;
@@ -111,6 +115,7 @@ export class KeyLookup {
         text: `SELECT api_key.key_id, api_key.kind, api_key.secret_hash,
                       organization.organization_id, organization.slug AS organization,
                       device.device_id, device.slug AS device,
+                      api_key.scopes, api_key.devices, api_key.expires_at,
                       api_key.revoked_at IS NOT NULL AS is_revoked,
                       device.disabled_at IS NOT NULL AS is_disabled,
                       organization.suspended_at IS NOT NULL AS is_suspended
@@ -126,16 +131,34 @@ export class KeyLookup {
 }
 
 function recordOf(row: KeyRow): KeyRecord {
+  return { principal: principalOf(row), secretHash: row.secret_hash, fault: faultOf(row) };
+}
+
+function principalOf(row: KeyRow): Principal {
   const common = {
     organizationId: row.organization_id,
     organization: row.organization,
     keyId: row.key_id,
   };
-  const principal: Principal =
-    row.device_id === null || row.device === null
-      ? { kind: 'admin', ...common }
-      : { kind: 'device', ...common, deviceId: row.device_id, device: row.device };
-  return { principal, secretHash: row.secret_hash, fault: faultOf(row) };
+  if (row.kind === 'integrator') {
+    return {
+      kind: 'integrator',
+      ...common,
+      scopes: row.scopes.filter(isScope),
+      devices: row.devices,
+      expiresAt: row.expires_at?.getTime() ?? null,
+    };
+  }
+  return row.device_id === null || row.device === null
+    ? { kind: 'admin', ...common }
+    : { kind: 'device', ...common, deviceId: row.device_id, device: row.device };
+}
+
+const knownScopes: ReadonlySet<string> = new Set(SCOPES);
+
+/** A scope of a newer version gives nothing here. */
+function isScope(text: string): text is Scope {
+  return knownScopes.has(text);
 }
 
 function faultOf(row: KeyRow): KeyRecord['fault'] {

@@ -25,6 +25,8 @@ export interface KeyVerifierDeps {
   readonly pool: pg.Pool;
   readonly revocations: Revocations;
   readonly log: Logger;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
   /** Told of every key that was accepted. */
   readonly onUsed: (keyId: string) => void;
   /** Told of every verdict, for metrics. */
@@ -64,14 +66,25 @@ export class KeyVerifier {
 
   async #judgeKnown(parsed: ParsedKey): Promise<KeyVerdict> {
     const remembered = this.#recall(parsed.publicId);
-    if (remembered !== undefined) return judge(parsed, remembered);
+    if (remembered !== undefined) return this.#judge(parsed, remembered);
     try {
       const record = await this.#read(parsed.publicId);
-      return record === undefined ? refusal('unavailable') : judge(parsed, record);
+      return record === undefined ? refusal('unavailable') : this.#judge(parsed, record);
     } catch (err) {
       if (!isUnavailable(err)) this.#deps.log.error({ err }, 'key lookup failed');
       return refusal('unavailable');
     }
+  }
+
+  /** The secret is compared first: only who has it learns that a key was revoked. */
+  #judge(parsed: ParsedKey, record: KeyRecord | null): KeyVerdict {
+    if (record === null || record.principal.kind !== parsed.kind) return refusal('unknown');
+    if (!timingSafeEqual(secretHash(parsed.secret), record.secretHash)) return refusal('unknown');
+    const { principal } = record;
+    if (record.fault !== null) return { ...refusal(record.fault), principal };
+    // Looked at each time, since a record stays in memory past the time of its key.
+    if (hasExpired(principal, this.#deps.now())) return { ...refusal('expired'), principal };
+    return { ok: true, principal };
   }
 
   /** What is in memory: a record, null for a key known not to exist, undefined for nothing. */
@@ -146,15 +159,12 @@ export function isAbout(revocation: Revocation, principal: Principal): boolean {
   return revocation.organizationId === principal.organizationId;
 }
 
-/** The secret is compared first: only who has it learns that a key was revoked. */
-function judge(parsed: ParsedKey, record: KeyRecord | null): KeyVerdict {
-  if (record === null || record.principal.kind !== parsed.kind) return refusal('unknown');
-  if (!timingSafeEqual(secretHash(parsed.secret), record.secretHash)) return refusal('unknown');
-  if (record.fault !== null) return refusal(record.fault);
-  return { ok: true, principal: record.principal };
+function hasExpired(principal: Principal, nowMs: number): boolean {
+  if (principal.kind !== 'integrator' || principal.expiresAt === null) return false;
+  return principal.expiresAt <= nowMs;
 }
 
-function refusal(reason: KeyRefusal): KeyVerdict {
+function refusal(reason: KeyRefusal): KeyVerdict & { ok: false } {
   return { ok: false, reason };
 }
 

@@ -1,3 +1,5 @@
+import type { Scope } from '../firmware-protocol/contract.ts';
+
 /** A device, as one of its keys says. */
 export interface DevicePrincipal {
   readonly kind: 'device';
@@ -21,18 +23,41 @@ export interface AdminPrincipal {
   readonly keyId: string;
 }
 
+/** A program of the organization that reads its streams over MQTT. */
+export interface IntegratorPrincipal {
+  readonly kind: 'integrator';
+  readonly organizationId: number;
+  /** Slug of the organization. */
+  readonly organization: string;
+  /** Public part of the key; may be logged. */
+  readonly keyId: string;
+  readonly scopes: readonly Scope[];
+  /** Slugs of the only devices that it may see; null for all of the organization. */
+  readonly devices: readonly string[] | null;
+  /**
+   * Milliseconds since 1970 at which the key ends by itself; null for never. Whoever keeps a
+   * connection open for it closes it then: nothing is announced at that moment.
+   */
+  readonly expiresAt: number | null;
+}
+
 /** Whom a key speaks for. */
-export type Principal = DevicePrincipal | AdminPrincipal;
+export type Principal = DevicePrincipal | AdminPrincipal | IntegratorPrincipal;
 
 /**
  * Why a key is not accepted. `malformed`: not a key, or mistyped. `unknown`: no such key, or a
- * wrong secret. `revoked`, `disabled` (its device), `suspended` (its organization): told only to
- * who has the secret. `unavailable`: nobody can tell now; try again.
+ * wrong secret. `revoked`, `expired`, `disabled` (its device), `suspended` (its organization): told
+ * only to who has the secret. `unavailable`: nobody can tell now; try again.
  */
 export type KeyRefusal =
-  'malformed' | 'unknown' | 'revoked' | 'disabled' | 'suspended' | 'unavailable';
+  'malformed' | 'unknown' | 'revoked' | 'expired' | 'disabled' | 'suspended' | 'unavailable';
 
 /** The outcome of looking a key up. */
 export type KeyVerdict =
   | { readonly ok: true; readonly principal: Principal }
-  | { readonly ok: false; readonly reason: KeyRefusal };
+  | {
+      readonly ok: false;
+      readonly reason: KeyRefusal;
+      /** Whose key it is, when the secret proves it: the refusal may be shown to its owner. */
+      readonly principal?: Principal;
+    };

@@ -2,11 +2,16 @@ import type { Registry as MetricsRegistry } from 'prom-client';
 import type { Database } from '../drizzle/database.ts';
 import type { Logger } from '../log.ts';
 import { createApiKeys, type ApiKeys } from './api-keys.ts';
+import { CertificateLookup } from './certificate-lookup.ts';
 import { createDevices, type Devices } from './devices.ts';
+import type { DeviceEventBounds } from './device-event-pruning.ts';
+import { DeviceEvents } from './device-events.ts';
+import { createDiagnostics, type Diagnostics } from './diagnostics.ts';
+import { createIntegratorKeys, type IntegratorKeys } from './integrator-keys.ts';
 import { KeyVerifier } from './key-verifier.ts';
 import { LastUsed } from './last-used.ts';
 import { createMetricList, type MetricList } from './metric-list.ts';
-import { createRegistryMetrics } from './metrics.ts';
+import { createDeviceEventMetrics, createRegistryMetrics } from './metrics.ts';
 import { createOrganizations, type Organizations } from './organizations.ts';
 import type { KeyVerdict } from './principal.ts';
 import { Revocations } from './revocations.ts';
@@ -15,16 +20,25 @@ import { Revocations } from './revocations.ts';
 export interface Registry {
   readonly organizations: Organizations;
   readonly devices: Devices;
+  /** Of devices. */
   readonly apiKeys: ApiKeys;
+  readonly integratorKeys: IntegratorKeys;
   readonly metricList: MetricList;
   readonly revocations: Revocations;
+  /** Takes what happens to connections. */
+  readonly deviceEvents: DeviceEvents;
+  /** Shows what happened to connections. */
+  readonly diagnostics: Diagnostics;
   /** Says whom a key speaks for. Never rejects; mostly answered from memory. */
   verifyKey(key: string): Promise<KeyVerdict>;
+  /** Says which device a client certificate speaks for; see {@link CertificateLookup.verify}. */
+  verifyCertificate(identity: string, fingerprint: string): Promise<KeyVerdict>;
   /**
-   * Begins to listen for revocations. @throws {StoreUnavailableError} when the database is away.
+   * Begins to listen for revocations and to prune the history of connections.
+   * @throws {StoreUnavailableError} when the database is away.
    */
   start(): Promise<void>;
-  /** Ends what runs in the background. The pool is the caller's. */
+  /** Writes what waits and ends what runs in the background. The pool is the caller's. */
   stop(): Promise<void>;
 }
 
@@ -35,6 +49,12 @@ export interface RegistryDeps {
   readonly log: Logger;
   /** Most devices of one organization. */
   readonly devicesMax: number;
+  /** Most integrator keys of one organization that are neither revoked nor expired. */
+  readonly integratorKeysMax: number;
+  /** Rows of the history of connections that may be in memory. */
+  readonly deviceEventsQueueMax: number;
+  /** Rows of the history of connections that are kept. */
+  readonly deviceEventBounds: DeviceEventBounds;
   /** Bound of a connect to the database. */
   readonly databaseTimeoutMs: number;
 }
@@ -49,18 +69,41 @@ export function createRegistry(deps: RegistryDeps): Registry {
     pool: database.pool,
     revocations,
     log,
+    now: () => Date.now(),
     onUsed: (keyId) => lastUsed.note(keyId),
     onVerdict: (verdict) => metrics.countVerdict(verdict),
+  });
+  const certificates = new CertificateLookup(database.pool, log);
+  const deviceEvents = new DeviceEvents({
+    pool: database.pool,
+    log,
+    now: () => performance.now(),
+    rowsMax: deps.deviceEventsQueueMax,
+    bounds: deps.deviceEventBounds,
+    createMetrics: (rows) =>
+      createDeviceEventMetrics(metricsRegistry, rows, deps.deviceEventsQueueMax),
   });
   return {
     organizations: createOrganizations({ database, revocations }),
     devices: createDevices({ database, revocations, devicesMax }),
     apiKeys: createApiKeys({ database, revocations }),
+    integratorKeys: createIntegratorKeys({
+      database,
+      revocations,
+      keysMax: deps.integratorKeysMax,
+    }),
     metricList: createMetricList({ database }),
     revocations,
+    deviceEvents,
+    diagnostics: createDiagnostics({ pool: database.pool }),
     verifyKey: (key) => verifier.verify(key),
-    start: () => revocations.start(),
+    verifyCertificate: (identity, fingerprint) => certificates.verify(identity, fingerprint),
+    async start() {
+      await revocations.start();
+      deviceEvents.start();
+    },
     async stop() {
+      await deviceEvents.stop();
       await lastUsed.stop();
       await revocations.stop();
     },

@@ -12,12 +12,18 @@ import { ensureDays, ensureMetric, insertReading } from '../support/readings.ts'
 let t: TestApi;
 let deviceKey: string;
 let keyId: string;
+let integratorKey: string;
+let integratorKeyId: string;
+const INTEGRATOR = { name: 'reader', scopes: ['data'], devices: null, expiresAt: null };
 beforeAll(async () => {
   t = await createTestApi();
   await t.send('POST', '/api/v1/devices', { device: 'mine' });
   const made = await t.send('POST', '/api/v1/devices/mine/keys');
   deviceKey = made.body.key;
   keyId = made.body.keyId;
+  const integrator = await t.send('POST', '/api/v1/keys', INTEGRATOR);
+  integratorKey = integrator.body.key;
+  integratorKeyId = integrator.body.keyId;
 });
 afterAll(() => t.stop());
 
@@ -25,11 +31,14 @@ afterAll(() => t.stop());
 function bodyFor({ method, path }: Route): unknown {
   if (method === 'PATCH') return { displayName: 'taken' };
   if (method !== 'POST') return undefined;
+  if (path === '/api/v1/keys') return INTEGRATOR;
   return path.endsWith('/keys') ? {} : { device: 'stolen' };
 }
 
 function pathOf({ path }: Route): string {
-  return path.replace('{device}', 'mine').replace('{keyId}', keyId);
+  if (path === '/api/v1/diagnostics') return `${path}?address=203.0.113.7`;
+  const ofDevice = path.includes('{device}');
+  return path.replace('{device}', 'mine').replace('{keyId}', ofDevice ? keyId : integratorKeyId);
 }
 
 describe('every route of the table', () => {
@@ -40,9 +49,10 @@ describe('every route of the table', () => {
     }
   });
 
-  it('answers 401 without a key, with a device key, a wrong key and a key of no use', async () => {
+  it('answers 401 without a key, with the key of a device or an integrator, a wrong key and a key of no use', async () => {
     const wrong = `${t.acme.adminKey.slice(0, 13)}${makeKey('admin').secret}000000`;
-    const keys = [null, deviceKey, makeKey('admin').key, wrong, 'x', 'x'.repeat(5000), `${keyId}`];
+    const none = [makeKey('admin').key, wrong, 'x', 'x'.repeat(5000), `${keyId}`];
+    const keys = [null, deviceKey, integratorKey, ...none];
     for (const route of t.api.routes.filter(({ role }) => role === 'admin')) {
       const bodies = new Set<string>();
       for (const key of keys) {
@@ -55,14 +65,22 @@ describe('every route of the table', () => {
     }
   });
 
-  it("answers 404 to another organization's admin key wherever a device is named", async () => {
+  it("[A-01] answers 404 to another organization's admin key wherever a device or a key is named", async () => {
     const routes = t.api.routes.filter(({ path }) => path.includes('{device}'));
-    expect(routes.length).toBeGreaterThanOrEqual(9);
+    expect(routes.length).toBeGreaterThanOrEqual(10);
     for (const route of routes) {
       const answer = await t.send(route.method, pathOf(route), bodyFor(route), t.other.adminKey);
       expect(answer, `${route.method} ${route.path}`).toMatchObject({
         status: 404,
         body: { code: 'DEVICE_NOT_FOUND' },
+      });
+    }
+    const ofIntegrators = t.api.routes.filter(({ path }) => path === '/api/v1/keys/{keyId}');
+    expect(ofIntegrators).toHaveLength(2);
+    for (const route of ofIntegrators) {
+      expect(await t.send(route.method, pathOf(route), undefined, t.other.adminKey)).toMatchObject({
+        status: 404,
+        body: { code: 'KEY_NOT_FOUND' },
       });
     }
     expect(await t.send('GET', '/api/v1/devices/mine')).toMatchObject({
@@ -206,7 +224,7 @@ describe('hostile HTTP', () => {
 
   it('writes no secret of any request into the log', () => {
     const log = t.logged.join('\n');
-    for (const key of [t.acme.adminKey, t.other.adminKey, deviceKey]) {
+    for (const key of [t.acme.adminKey, t.other.adminKey, deviceKey, integratorKey]) {
       expect(log).not.toContain(key.slice(13));
     }
   });
@@ -223,6 +241,22 @@ describe('answers', () => {
     await database.pool.query(
       `INSERT INTO quarantine VALUES (gen_random_uuid(), $1, $2, now(), 't', 'rate', '', 'x')`,
       [organizationId, deviceId],
+    );
+    t.registry.deviceEvents.note({
+      kind: 'refusal',
+      code: 'rate',
+      detail: '',
+      address: '203.0.113.7',
+      organizationId,
+      deviceId,
+      keyId,
+      connectionNumber: 1,
+      occurredAtMs: Date.now(),
+    });
+    await t.registry.deviceEvents.flush();
+    await database.pool.query(
+      `INSERT INTO device_presence VALUES ($1, $2, 'online', now(), now(), 1, '203.0.113.7', $3)`,
+      [deviceId, organizationId, { fw: '1.4.2' }],
     );
     const order = ['GET', 'POST', 'PATCH', 'DELETE'];
     const routes = t.api.routes.toSorted(

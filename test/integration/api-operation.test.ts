@@ -12,6 +12,7 @@ import { createHistory } from '../../ingest/history.ts';
 import { createQuarantine } from '../../ingest/quarantine.ts';
 import { createRegistry } from '../../registry/registry.ts';
 import { createTestApi, type TestApi } from '../support/api.ts';
+import { registryLimits } from '../support/registry.ts';
 
 let t: TestApi;
 beforeAll(async () => {
@@ -31,6 +32,7 @@ async function createApiWithoutDatabase(replaced: Partial<ApiDeps> = {}): Promis
     log,
     devicesMax: 10,
     databaseTimeoutMs: 1000,
+    ...registryLimits,
   });
   const check = { name: 'database', isOk: false, detail: 'ECONNREFUSED' };
   return createApi({

@@ -7,6 +7,8 @@ import { createApp, type Addresses } from '../../app.ts';
 import { loadConfig } from '../../config.ts';
 import { createTestDatabase, type TestDatabase } from './database.ts';
 
+export { eventually } from './eventually.ts';
+
 /** The program in the process of a test, on a database of its own and on free ports. */
 export interface TestApp {
   readonly addresses: Addresses;
@@ -40,6 +42,8 @@ const UNLIMITED = {
   DEVICE_MESSAGES_PER_S: '0',
   DEVICE_POINTS_PER_S: '0',
   ADDRESS_CONNECTIONS_MAX: '0',
+  ADDRESS_CONNECTS_PER_S: '0',
+  LOGIN_FAILURES_MAX: '0',
 };
 
 /** Starts the program with these settings on top of free ports and no rate limits. */
@@ -125,17 +129,4 @@ async function callApi(
   });
   const text = await answer.text();
   return { status: answer.status, body: text === '' ? null : JSON.parse(text) };
-}
-
-/** Waits until a condition holds; fails after the deadline with what was wanted. */
-export async function eventually(
-  wanted: string,
-  holds: () => boolean | Promise<boolean>,
-  deadlineMs = 10_000,
-): Promise<void> {
-  const end = performance.now() + deadlineMs;
-  while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`not within ${deadlineMs} ms: ${wanted}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
 }

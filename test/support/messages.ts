@@ -1,5 +1,7 @@
-import { Lane, type Slot } from '../../ingest/lane.ts';
-import type { Message, Source } from '../../ingest/message.ts';
+import { DeviceLane, type Slot } from '../../ingest/device-lane.ts';
+import { Lane } from '../../ingest/lane.ts';
+import type { LaneStore } from '../../ingest/lane-store.ts';
+import type { Message, Publication, Source } from '../../ingest/message.ts';
 
 /** What a source was told. */
 export interface Told {
@@ -25,9 +27,9 @@ export function recordingSource(): Told {
 
 /** A lane without limits that needs no loading. */
 export function openLane(deviceId = 1): Lane {
-  const lane = new Lane(1, deviceId, { messagesPerSecond: 0, pointsPerSecond: 0 });
-  lane.isLoaded = true;
-  return lane;
+  const device = new DeviceLane(1, deviceId, { messagesPerSecond: 0, pointsPerSecond: 0 });
+  device.isLoaded = true;
+  return new Lane(device, []);
 }
 
 /** A series of a device. */
@@ -44,26 +46,50 @@ export function makeSlot(deviceId: number, metricId: number): Slot {
   };
 }
 
-/** A message that is ready for a batch. */
-export function makeMessage(acknowledge: () => void, lane: Lane = openLane()): Message {
+/** A publication on `data` at QoS 1 that somebody wants to see. */
+export function makePublication(
+  payload: string,
+  acknowledge: (canonical: Buffer | null) => void,
+  source: Source = recordingSource().source,
+): Publication {
   return {
-    publication: {
-      source: recordingSource().source,
-      channel: 'data',
-      metric: null,
-      refusal: null,
-      topic: 'v1/me/data',
-      payload: Buffer.from('{"temp":21.5}'),
-      qos: 1,
-      acknowledge,
-    },
+    source,
+    channel: 'data',
+    metric: null,
+    refusal: null,
+    topic: 'v1/me/data',
+    payload: Buffer.from(payload),
+    qos: 1,
+    isWanted: () => true,
+    acknowledge,
+  };
+}
+
+/** What looks devices and metrics up, for lanes that have all that is asked. */
+export function noLookups(): LaneStore {
+  const lookUp = () => Promise.reject(new Error('a lookup was not expected'));
+  const lanes = { load: lookUp, makeSlots: lookUp, missingMetrics: () => null };
+  return lanes as unknown as LaneStore;
+}
+
+/** A message that is ready for a batch. */
+export function makeMessage(
+  acknowledge: (canonical: Buffer | null) => void,
+  lane: Lane = openLane(),
+): Message {
+  return {
+    publication: makePublication('{"temp":21.5}', acknowledge),
     lane,
     arrivedMs: Date.now(),
     receivedMicros: Date.now() * 1000,
     outcome: null,
     isCounted: true,
     arePointsCounted: true,
+    sharedRatesPassed: 0,
     isShaped: false,
     quarantine: null,
+    canonical: null,
+    isDuplicate: false,
+    rowCount: 0,
   };
 }

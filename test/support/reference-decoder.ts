@@ -35,7 +35,7 @@ export function referenceScalar(metric: string, payload: Uint8Array): Decoded | 
   if (!scalarPayloadSchema.safeParse(value).success) return null;
   const points = isMissing ? [] : pointsOf(metric, value);
   return {
-    samples: [{ tsMicros: null, ageMs: null, seq: null, fromLast: 0, points }],
+    samples: [{ tsMicros: null, ageMs: null, seq: null, isContinued: false, fromLast: 0, points }],
     pointCount: points.length,
     missing: 1 - points.length,
   };
@@ -44,10 +44,12 @@ export function referenceScalar(metric: string, payload: Uint8Array): Decoded | 
 function readItem(item: Record<string, unknown>): { samples: Sample[]; missing: number } {
   const { ts, age, seq, dt, values, ...rest } = item;
   const members = flatMembers((values as object | undefined) ?? rest);
-  const rows = dt === undefined ? [members] : rowsOf(members);
+  let rows = dt === undefined ? [members] : rowsOf(members);
+  if (rows.length === 0 && seq !== undefined) rows = [[]];
   const samples = rows.map((row, index) => ({
     ...timeOf(ts, age, dt, index, rows.length),
     seq: (seq as number | undefined) ?? null,
+    isContinued: index > 0,
     fromLast: 0,
     points: row.flatMap(([name, value]) => pointsOf(name, value)),
   }));

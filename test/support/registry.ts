@@ -7,6 +7,13 @@ import { insertKey } from '../../registry/api-keys.ts';
 import type { Author } from '../../registry/devices.ts';
 import { createRegistry, type Registry } from '../../registry/registry.ts';
 
+/** Limits of a test's registry: small, so that a test can reach them. */
+export const registryLimits = {
+  integratorKeysMax: 5,
+  deviceEventsQueueMax: 1000,
+  deviceEventBounds: { ageMaxMs: 30 * 86_400_000, rowsPerDeviceMax: 5, unknownRowsMax: 20 },
+};
+
 /** A registry on a test database, as the program makes it. Not started. */
 export function createTestRegistry(database: Database, devicesMax = 1000): Registry {
   return createRegistry({
@@ -15,6 +22,7 @@ export function createTestRegistry(database: Database, devicesMax = 1000): Regis
     log: pino({ level: 'silent' }),
     devicesMax,
     databaseTimeoutMs: 5000,
+    ...registryLimits,
   });
 }
 

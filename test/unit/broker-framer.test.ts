@@ -3,8 +3,8 @@ import { Duplex, PassThrough } from 'node:stream';
 import fc from 'fast-check';
 import mqttPacket, { type Packet } from 'mqtt-packet';
 import { describe, expect, it } from 'vitest';
-import type { Intake } from '../../broker/authorize.ts';
-import { Framer, type DirectPublication, type PublishSink } from '../../broker/framer.ts';
+import type { Intake } from '../../broker/access.ts';
+import { Framer, type DirectPublication, type PacketSink } from '../../broker/framer.ts';
 
 const CONNECT: Packet = {
   cmd: 'connect',
@@ -15,6 +15,19 @@ const CONNECT: Packet = {
   keepalive: 60,
 };
 const DATA: Intake = { channel: 'data', metric: null, refusal: null };
+
+/** A sink that takes everything; `parts` win. */
+function sinkWith(parts: Partial<PacketSink>): PacketSink {
+  return {
+    authorize: () => DATA,
+    take: () => true,
+    subscribe: () => Promise.resolve(),
+    unsubscribe: () => Promise.resolve(),
+    acknowledged: () => undefined,
+    drained: () => undefined,
+    ...parts,
+  };
+}
 
 /** A framer with both of its ends in the hands of the test. */
 function createFramer(packetBytesMax = 65_536) {
@@ -125,7 +138,7 @@ describe('Framer', () => {
           if (isAdmitted) {
             fromClient.write(mqttPacket.generate(CONNECT));
             await settle();
-            framer.admit({ authorize: () => DATA, take: () => true });
+            framer.admit(sinkWith({}));
           }
           fromClient.write(bytes);
           await settle();
@@ -141,13 +154,7 @@ describe('Framer', () => {
   it('answers PINGREQ while acknowledgements are held, and sends PUBACKs in one write', async () => {
     const { framer, fromClient, toClient } = createFramer();
     const taken: DirectPublication[] = [];
-    const sink: PublishSink = {
-      authorize: () => DATA,
-      take: (_intake, publication) => {
-        taken.push(publication);
-        return true;
-      },
-    };
+    const sink = sinkWith({ take: (_intake, publication) => taken.push(publication) > 0 });
     fromClient.write(mqttPacket.generate(CONNECT));
     await settle();
     framer.admit(sink);
@@ -180,10 +187,7 @@ describe('Framer', () => {
     const taken: DirectPublication[] = [];
     fromClient.write(mqttPacket.generate(CONNECT));
     await settle();
-    framer.admit({
-      authorize: () => DATA,
-      take: (_intake, publication) => taken.push(publication) > 0,
-    });
+    framer.admit(sinkWith({ take: (_intake, publication) => taken.push(publication) > 0 }));
     const publish = (messageId: number, dup: boolean) =>
       mqttPacket.generate({
         cmd: 'publish',
@@ -212,13 +216,14 @@ describe('Framer', () => {
     let taken = 0;
     fromClient.write(mqttPacket.generate(CONNECT));
     await settle();
-    framer.admit({
-      authorize: () => DATA,
-      take: () => {
-        taken += 1;
-        return false;
-      },
-    });
+    framer.admit(
+      sinkWith({
+        take: () => {
+          taken += 1;
+          return false;
+        },
+      }),
+    );
     const publish = mqttPacket.generate({
       cmd: 'publish',
       topic: 'v1/me/data',
@@ -240,10 +245,7 @@ describe('Framer', () => {
     const taken: DirectPublication[] = [];
     fromClient.write(mqttPacket.generate(CONNECT));
     await settle();
-    framer.admit({
-      authorize: () => DATA,
-      take: (_intake, publication) => taken.push(publication) > 0,
-    });
+    framer.admit(sinkWith({ take: (_intake, publication) => taken.push(publication) > 0 }));
     const publish = mqttPacket.generate({
       cmd: 'publish',
       topic: 't',
@@ -259,6 +261,46 @@ describe('Framer', () => {
     for (const { acknowledge } of taken.splice(0, 256)) acknowledge();
     await settle();
     expect(taken.length).toBe(512);
+    framer.destroy();
+  });
+
+  it('gives SUBSCRIBE, UNSUBSCRIBE and PUBACK to the sink, and rests while one is under way', async () => {
+    const { framer, fromClient, engineGot } = createFramer();
+    const seen: unknown[] = [];
+    const ends: (() => void)[] = [];
+    fromClient.write(mqttPacket.generate(CONNECT));
+    await settle();
+    const wait = (packet: unknown) => {
+      seen.push(packet);
+      return new Promise<void>((resolve) => ends.push(resolve));
+    };
+    framer.admit(
+      sinkWith({
+        subscribe: wait,
+        unsubscribe: wait,
+        acknowledged: (packetId) => void seen.push(packetId),
+      }),
+    );
+    const subscriptions = [
+      { topic: 'a/+', qos: 1 as const },
+      { topic: 'é', qos: 2 as const },
+    ];
+    fromClient.write(
+      Buffer.concat([
+        mqttPacket.generate({ cmd: 'subscribe', messageId: 258, subscriptions }),
+        mqttPacket.generate({ cmd: 'unsubscribe', messageId: 3, unsubscriptions: ['a/+', 'é'] }),
+        mqttPacket.generate({ cmd: 'puback', messageId: 515 }),
+      ]),
+    );
+    await settle();
+    expect(seen).toEqual([{ messageId: 258, subscriptions }]);
+    ends.shift()?.();
+    await settle();
+    expect(seen.slice(1)).toEqual([{ messageId: 3, unsubscriptions: ['a/+', 'é'] }]);
+    ends.shift()?.();
+    await settle();
+    expect(seen.slice(2)).toEqual([515]);
+    expect(Buffer.concat(engineGot)).toEqual(mqttPacket.generate(CONNECT));
     framer.destroy();
   });
 
@@ -302,6 +344,10 @@ const BREACHES: readonly [string, number[]][] = [
     'SUBSCRIBE with half a surrogate pair [MQTT-1.5.3-1]',
     [0x82, 8, 0, 1, 0, 3, 0xed, 0xa0, 0x80, 0],
   ],
+  ['SUBSCRIBE with an empty filter [MQTT-4.7.3-1]', [0x82, 5, 0, 1, 0, 0, 0]],
+  ['SUBSCRIBE to a/# b [MQTT-4.7.1-2]', [0x82, 10, 0, 1, 0, 5, 0x61, 0x2f, 0x23, 0x2f, 0x62, 0]],
+  ['SUBSCRIBE to a# [MQTT-4.7.1-2]', [0x82, 7, 0, 1, 0, 2, 0x61, 0x23, 0]],
+  ['SUBSCRIBE to a+/b [MQTT-4.7.1-3]', [0x82, 9, 0, 1, 0, 4, 0x61, 0x2b, 0x2f, 0x62, 0]],
   ['UNSUBSCRIBE without filters [MQTT-3.10.3-2]', [0xa2, 2, 0, 1]],
   ['UNSUBSCRIBE with flags 0 [MQTT-3.10.1-1]', [0xa0, 5, 0, 1, 0, 1, 0x61]],
   ['PUBLISH with QoS 3 [MQTT-3.3.1-4]', [0x36, 5, 0, 1, 0x61, 0, 1]],
@@ -344,7 +390,7 @@ describe('a client', () => {
     const { framer, fromClient, violations } = createFramer();
     fromClient.write(mqttPacket.generate(CONNECT));
     await settle();
-    framer.admit({ authorize: () => DATA, take: () => true });
+    framer.admit(sinkWith({}));
     fromClient.write(Buffer.from(bytes));
     await settle();
     expect(violations).toHaveLength(1);

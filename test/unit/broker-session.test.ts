@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { rewriteConnect, rewriteWill, type ConnectFields } from '../../broker/authenticate.ts';
-import { ConnectionCounts } from '../../broker/connection-limits.ts';
+import { deviceKeepAlive, rewriteWill } from '../../broker/authenticate.ts';
+import type { ConnectFields } from '../../broker/connect-fields.ts';
 import {
   holdOne,
   isHeldTooLong,
@@ -10,6 +10,7 @@ import {
 } from '../../broker/session.ts';
 
 const PRINCIPAL = {
+  kind: 'device' as const,
   organizationId: 1,
   organization: 'demo',
   deviceId: 1,
@@ -20,7 +21,7 @@ const PRINCIPAL = {
 /** The parts of a session that time has to do with. */
 function sessionAt(lastSeenMs: number, keepAliveS = 60): Session {
   return {
-    keepAliveS,
+    access: { keepAliveS },
     heldCount: 0,
     heldSince: 0,
     heldMsMax: keepAliveS * 400,
@@ -65,13 +66,7 @@ describe('a CONNECT', () => {
     [60, 60],
     [65_535, 1200],
   ])('that asks for keep alive %i gets %i', (asked, granted) => {
-    expect(rewriteConnect(connect({ keepalive: asked }), PRINCIPAL)).toBe(granted);
-  });
-
-  it('gets a client identifier made from its key and a clean session', () => {
-    const packet = connect({ clientId: 'ESP32_A1B2C3' });
-    rewriteConnect(packet, PRINCIPAL);
-    expect(packet).toMatchObject({ clientId: 'd:demo/first', clean: true });
+    expect(deviceKeepAlive(asked)).toBe(granted);
   });
 
   it('has its will put under its own name, without retain', () => {
@@ -79,19 +74,5 @@ describe('a CONNECT', () => {
     const packet = connect({ will: will as NonNullable<ConnectFields['will']> });
     expect(rewriteWill(packet, PRINCIPAL)).toBe(true);
     expect(packet.will).toMatchObject({ topic: 'v1/demo/first/event/gone', retain: false });
-  });
-});
-
-describe('ConnectionCounts', () => {
-  it('bounds connections in total and by address, and forgets addresses that are gone', () => {
-    const counts = new ConnectionCounts({ connectionsMax: 3, addressConnectionsMax: 2 });
-    expect(counts.add('a')).toBeNull();
-    expect(counts.add('a')).toBeNull();
-    expect(counts.add('a')).toBe('address_connections_max');
-    expect(counts.add('b')).toBeNull();
-    expect(counts.add('c')).toBe('connections_max');
-    counts.remove('a');
-    expect(counts.add('a')).toBeNull();
-    expect(counts.total).toBe(3);
   });
 });

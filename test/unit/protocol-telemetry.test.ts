@@ -47,6 +47,7 @@ describe('a sample', () => {
           tsMicros: null,
           ageMs: null,
           seq: null,
+          isContinued: false,
           fromLast: 0,
           points: [
             { metric: 'temp', kind: 'number', value: 21.5, text: null },

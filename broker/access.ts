@@ -1,0 +1,61 @@
+import type { Refusal } from '../firmware-protocol/contract.ts';
+import type { OutgoingMessage } from './message.ts';
+import type { Session } from './session.ts';
+
+/** How a publication is to be taken. */
+export interface Intake {
+  /**
+   * `data`, `scalar`: readings. `hello`: the greeting of a device. `refused`: kept in quarantine for
+   * the reason in `refusal`. `open`: a topic without a meaning to the broker.
+   */
+  readonly channel: 'data' | 'scalar' | 'hello' | 'refused' | 'open';
+  /** The metric of a `scalar`. */
+  readonly metric: string | null;
+  readonly refusal: Refusal | null;
+}
+
+/** A PUBLISH as it came. */
+export interface IncomingMessage {
+  readonly topic: string;
+  readonly payload: Buffer;
+  readonly qos: 0 | 1 | 2;
+  readonly retain: boolean;
+  /** The message is stored: acknowledge it. Called once, or never. */
+  readonly acknowledge: () => void;
+}
+
+/**
+ * What one client may do and what becomes of its messages: made for each connection that is let in,
+ * by the kind of its principal. All rights of MQTT are decided in implementations of this.
+ */
+export interface Access {
+  /** Takes the place of the client's own identifier. */
+  readonly clientId: string;
+  /** True: the session ends with the connection. */
+  readonly isClean: boolean;
+  /** Granted keep alive in seconds; 0: none. */
+  readonly keepAliveS: number;
+  /** CONNACK was sent: the session begins. */
+  opened(session: Session): void;
+  /** Verdict on the topic of a PUBLISH; null for one that no client may send: the connection ends. */
+  authorize(topic: string): Intake | null;
+  /**
+   * Takes a publication at QoS 0 or 1.
+   * @returns false when it has to wait before it is even queued: nothing is read until it has gone on.
+   */
+  take(intake: Intake, message: IncomingMessage): boolean;
+  /** Takes a publication at QoS 2, or a will, from the engine, which goes on once it is acknowledged. */
+  store(intake: Intake, message: IncomingMessage): void;
+  /** Hands a message at QoS 2, whose identifier is stored by now, or a will, to whom it concerns. */
+  release(message: Omit<IncomingMessage, 'acknowledge'>, done: () => void): void;
+  /** The filters that a requested one stands for; null when it is not granted [MQTT-3.8.4-5]. */
+  grant(filter: string): readonly string[] | null;
+  /** Some filters were granted. */
+  subscribed(filters: readonly string[]): void;
+  /** A canonical topic as this client spells it. */
+  spell(topic: string): string;
+  /** Retained messages that match a granted filter. */
+  retained(filter: string): Iterable<OutgoingMessage> | AsyncIterable<OutgoingMessage>;
+  /** The connection has ended; `code` says why. */
+  closed(code: string): void;
+}

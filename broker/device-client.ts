@@ -1,0 +1,232 @@
+// HOT PATH: see bench/RESULTS.md
+import type { Refusal, RefusalCode } from '../firmware-protocol/contract.ts';
+import { decodeHello, type Hello } from '../firmware-protocol/hello.ts';
+import { aliasOf, authorizeDeviceFilter, canonicalTopic } from '../firmware-protocol/topics.ts';
+import type { Access, IncomingMessage, Intake } from './access.ts';
+import { deviceIntake } from './authorize.ts';
+import { DeviceErrors } from './device-errors.ts';
+import type { OutgoingMessage } from './message.ts';
+import type { DevicePrincipal } from './principal.ts';
+import type { Session } from './session.ts';
+
+/** Where publications of devices go. A lane is what ingest keeps for a device; opaque here. */
+export interface IngestPort {
+  /** @param address of the connection, for limits by address. */
+  openLane(principal: DevicePrincipal, address: string): unknown;
+  closeLane(lane: unknown): void;
+  /** Takes a publication. @returns false when it waits before the queue. */
+  accept(lane: unknown, publication: DevicePublication): boolean;
+  /** What the device says of its boot, before any message behind it. */
+  setBoot(lane: unknown, boot: number): void;
+  /** Highest `seq` of this boot up to which everything is stored; null for none. */
+  storedSequence(lane: unknown): number | null;
+}
+
+/** A publication of a device with what may be done to its connection. */
+export interface DevicePublication {
+  readonly channel: 'data' | 'scalar' | 'refused';
+  readonly metric: string | null;
+  readonly refusal: Refusal | null;
+  readonly topic: string;
+  readonly payload: Buffer;
+  readonly qos: 0 | 1 | 2;
+  /** Whether somebody wants to see the message on the device's `data` stream. */
+  readonly isWanted: () => boolean;
+  /** Called after COMMIT, or never. `canonical` is what the stream shows; null when nothing. */
+  readonly acknowledge: (canonical: Buffer | null) => void;
+  readonly source: DeviceSource;
+}
+
+/** What ingest may do with a connection. */
+export interface DeviceSource {
+  /** Tells the device on `in/err`. */
+  readonly report: (code: RefusalCode, channel: string, detail: string) => void;
+  /** A message that had to wait has gone on: read on. */
+  readonly resume: () => void;
+  /** Ends the connection; what is held of it stays unacknowledged. */
+  readonly close: (reason: 'rate' | 'quota' | 'held_bytes') => void;
+}
+
+/** What a device's access works with. */
+export interface DeviceParts {
+  readonly ingest: IngestPort;
+  readonly fanOut: {
+    readonly generation: number;
+    isWanted(topic: string): boolean;
+    publish(message: OutgoingMessage): Promise<void> | null;
+  };
+  readonly retained: (topic: string) => OutgoingMessage | null;
+  /** The connection begins, says `hello`, subscribes its inbox, is refused something, and ends. */
+  readonly opened: (device: DeviceClient, session: Session) => void;
+  /** @returns false when too many hellos wait already: this one is not taken. */
+  readonly greeted: (
+    device: DeviceClient,
+    session: Session,
+    hello: Hello,
+    onStored: () => void,
+  ) => boolean;
+  readonly subscribedInbox: (device: DeviceClient) => void;
+  readonly refused: (session: Session, code: RefusalCode, detail: string) => void;
+  readonly closed: (device: DeviceClient, session: Session, code: string) => void;
+}
+
+/** Topics that a connection remembers its verdict on; a device has few, and a fuzzer gets no memory. */
+const INTAKES_MAX = 64;
+
+/** A device: it publishes to its own tree and reads its own inbox. Its session ends with its connection. */
+export class DeviceClient implements Access {
+  readonly isClean = true;
+  readonly clientId: string;
+  readonly keepAliveS: number;
+  readonly principal: DevicePrincipal;
+  readonly #parts: DeviceParts;
+  readonly #dataTopic: string;
+  readonly #inbox: string;
+  /** Verdicts by topic name. */
+  readonly #intakes = new Map<string, Intake>();
+  /** Whether the device spells its topics `v1/me/…` and is answered so. */
+  #usesAlias = true;
+  #session: Session | null = null;
+  #lane: unknown = null;
+  #source: DeviceSource | null = null;
+  #isWanted = false;
+  #wantedGeneration = -1;
+  readonly #askWanted = (): boolean => this.#isDataWanted();
+
+  constructor(principal: DevicePrincipal, keepAliveS: number, parts: DeviceParts) {
+    this.principal = principal;
+    this.keepAliveS = keepAliveS;
+    this.clientId = `d:${principal.organization}/${principal.device}`;
+    this.#parts = parts;
+    this.#dataTopic = canonicalTopic(principal, 'data');
+    this.#inbox = canonicalTopic(principal, 'in/');
+  }
+
+  /** The connection; null before it has begun. */
+  get session(): Session | null {
+    return this.#session;
+  }
+
+  /** See {@link IngestPort.storedSequence}. */
+  get storedSequence(): number | null {
+    return this.#parts.ingest.storedSequence(this.#lane);
+  }
+
+  opened(session: Session): void {
+    this.#session = session;
+    this.#lane = this.#parts.ingest.openLane(this.principal, session.peer.address);
+    const errors = new DeviceErrors(session, canonicalTopic(this.principal, 'in/err'));
+    this.#source = {
+      report: (code, channel, detail) => {
+        this.#parts.refused(session, code, detail);
+        errors.report(code, channel, detail);
+      },
+      resume: () => session.framer.goOn(),
+      close: session.close,
+    };
+    this.#parts.opened(this, session);
+  }
+
+  /** Forgets nothing that was decided: a topic means the same for the life of a connection. */
+  authorize(topic: string): Intake | null {
+    const known = this.#intakes.get(topic);
+    if (known !== undefined) return known;
+    const decided = deviceIntake(topic, this.principal);
+    if (decided === null) return null;
+    if (decided.usesAlias !== null) this.#usesAlias = decided.usesAlias;
+    if (this.#intakes.size >= INTAKES_MAX) this.#intakes.clear();
+    this.#intakes.set(topic, decided.intake);
+    return decided.intake;
+  }
+
+  take(intake: Intake, message: IncomingMessage): boolean {
+    if (intake.channel === 'hello') return this.#takeHello(message);
+    return this.#store(intake, message);
+  }
+
+  store(intake: Intake, message: IncomingMessage): void {
+    this.take(intake, message);
+  }
+
+  release(_message: unknown, done: () => void): void {
+    // Stored and sent on by `store` already.
+    done();
+  }
+
+  grant(filter: string): readonly string[] | null {
+    const granted = authorizeDeviceFilter(filter, this.principal);
+    if (granted === null) return null;
+    this.#usesAlias = granted.alias;
+    return granted.topics;
+  }
+
+  subscribed(filters: readonly string[]): void {
+    if (filters.some((filter) => filter.startsWith(this.#inbox))) this.#parts.subscribedInbox(this);
+  }
+
+  spell(topic: string): string {
+    return this.#usesAlias ? aliasOf(topic, this.principal) : topic;
+  }
+
+  retained(filter: string): Iterable<OutgoingMessage> {
+    const found = this.#parts.retained(filter);
+    return found === null ? [] : [found];
+  }
+
+  closed(code: string): void {
+    if (this.#session === null) return;
+    this.#parts.ingest.closeLane(this.#lane);
+    this.#parts.closed(this, this.#session, code);
+  }
+
+  #store(intake: Intake, message: IncomingMessage): boolean {
+    const { topic, payload, qos } = message;
+    return this.#parts.ingest.accept(this.#lane, {
+      channel: intake.channel as DevicePublication['channel'],
+      metric: intake.metric,
+      refusal: intake.refusal,
+      topic,
+      payload,
+      qos,
+      source: this.#source as DeviceSource,
+      isWanted: this.#askWanted,
+      acknowledge: (canonical) => this.#settle(message, canonical),
+    });
+  }
+
+  /** Stored; what waits for others is written down before the device is told so. */
+  #settle(message: IncomingMessage, canonical: Buffer | null): void {
+    const written = canonical === null ? null : this.#forward(this.#dataTopic, canonical, message);
+    if (written === null) message.acknowledge();
+    else void written.then(message.acknowledge);
+  }
+
+  #takeHello(message: IncomingMessage): boolean {
+    const hello = decodeHello(message.payload);
+    if ('code' in hello) {
+      return this.#store({ channel: 'refused', metric: null, refusal: hello }, message);
+    }
+    if (hello.boot !== undefined) this.#parts.ingest.setBoot(this.#lane, hello.boot);
+    const session = this.#session as Session;
+    const isTaken = this.#parts.greeted(this, session, hello, () => {
+      message.acknowledge();
+      void this.#forward(canonicalTopic(this.principal, 'hello'), message.payload, message);
+    });
+    if (!isTaken) session.close('rate');
+    return true;
+  }
+
+  #forward(topic: string, payload: Buffer, { qos }: IncomingMessage): Promise<void> | null {
+    if (!this.#parts.fanOut.isWanted(topic)) return null;
+    return this.#parts.fanOut.publish({ topic, payload, qos: qos === 0 ? 0 : 1, retain: false });
+  }
+
+  #isDataWanted(): boolean {
+    const { fanOut } = this.#parts;
+    if (fanOut.generation !== this.#wantedGeneration) {
+      this.#wantedGeneration = fanOut.generation;
+      this.#isWanted = fanOut.isWanted(this.#dataTopic);
+    }
+    return this.#isWanted;
+  }
+}

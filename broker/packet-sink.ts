@@ -1,0 +1,32 @@
+// HOT PATH: see bench/RESULTS.md
+import type { PacketSink } from './framer.ts';
+import { holdOne, releaseOne, type Session } from './session.ts';
+import type { Subscriber } from './subscriber.ts';
+
+/** Joins a connection's packets to what its client may do: PUBLISH to the access, the rest to its subscriber. */
+export function sinkOf(session: Session, subscriber: Subscriber): PacketSink {
+  const { access } = session;
+  return {
+    authorize: (topic) => access.authorize(topic),
+    take(intake, publication) {
+      holdOne(session);
+      const { topic, payload, qos, retain, acknowledge } = publication;
+      return access.take(intake, {
+        topic,
+        payload,
+        qos,
+        retain,
+        acknowledge: () => {
+          releaseOne(session);
+          acknowledge();
+        },
+      });
+    },
+    async subscribe(packet) {
+      access.subscribed(await subscriber.subscribe(packet));
+    },
+    unsubscribe: (packet) => subscriber.unsubscribe(packet),
+    acknowledged: (packetId) => subscriber.acknowledge(packetId),
+    drained: () => subscriber.drained(),
+  };
+}

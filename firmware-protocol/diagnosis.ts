@@ -1,0 +1,80 @@
+/**
+ * What to change, by the code of what went wrong with a connection or a message, in one sentence for
+ * the person who reads the diagnostics of a device. A code keeps its meaning for ever; the sentences
+ * may become better.
+ */
+export const DIAGNOSIS = {
+  // Messages: what in/err and quarantine say.
+  bad_json:
+    'The payload is not JSON: look at it in quarantine and mend how the firmware prints it.',
+  bad_cbor: 'CBOR is not read yet: send JSON.',
+  bad_senml: 'SenML is not read yet: publish JSON to v1/me/data.',
+  bad_name:
+    'Name metrics and events [A-Za-z][A-Za-z0-9_.-]{0,63}, and not ts, age, dt, seq or values.',
+  bad_type: 'Send numbers, booleans, texts or null as values, and numbers as ts, age, dt and seq.',
+  bad_series: 'In a series give dt, and all arrays the same length.',
+  too_deep: 'Nest objects three names deep at most, or flatten them.',
+  too_big: 'Split the message: the packet, the payload or a text is above its limit.',
+  too_many: 'Send fewer samples or values in a message, and use fewer metric names.',
+  too_old: 'Set the clock of the device, or raise READING_AGE_MAX_D if the readings are that old.',
+  clock: 'Set the clock of the device from "ts" of in/hello, or leave "ts" out.',
+  rate: 'Send less often or in batches, or raise DEVICE_MESSAGES_PER_S and DEVICE_POINTS_PER_S.',
+  forbidden: 'Publish only under v1/me/, to a channel of devices.',
+  unknown_channel: 'Publish to a channel that this version reads: data, data/{metric}, hello.',
+  quota: 'Send less: the plan of the organization is used up.',
+
+  // CONNECT packets that were refused.
+  key_malformed: 'The password is no key: copy all 46 characters again, with nothing around them.',
+  key_unknown: 'No such key, or its secret is wrong: make a key for the device and flash it.',
+  key_revoked: 'The key was revoked: make another one for the device and flash it.',
+  key_expired: 'The key has reached its expiresAt: make another one.',
+  device_disabled: 'The device is disabled: set "disabled" to false to let it in.',
+  organization_suspended: 'The organization is suspended: ask whoever runs Puback.',
+  identity_mismatch:
+    "The user name is another device's: flash the key that belongs to it, or leave the user name out.",
+  client_id_rejected: 'Give the client identifier at most 128 characters, or leave it empty.',
+  will_refused: "Let the will's topic be one that the device may publish to, or connect without.",
+  unavailable: 'Nothing: keys could not be looked up for a moment. Let the client try again.',
+  sessions_max: 'Connect with clean session, or end sessions that nobody uses any more.',
+  address_banned:
+    'Too many wrong keys came from this address: stop the client that has one, then wait for the ban to pass.',
+
+  // Connections that ended.
+  connect_deadline: 'Send CONNECT at once after connecting; look for a slow TLS handshake.',
+  protocol_violation:
+    'Use MQTT 3.1.1 and a client library that keeps to it; the detail says what broke.',
+  hold_timeout:
+    'Nothing in the device: the database was too slow to acknowledge. Look at its load.',
+  held_bytes: 'Send less while acknowledgements are outstanding: keep fewer messages in flight.',
+  errors: 'Mend the messages that are refused: more than 100 in a minute ended the connection.',
+  revoked: 'The key, the device or the organization was taken out of service: see the key.',
+  keep_alive:
+    'Nothing came for one and a half times the keep alive: look at the radio, or raise keep alive.',
+  connections_max: 'The server is full: raise CONNECTIONS_MAX, or find who holds connections open.',
+  address_connections_max:
+    'Too many connections from this address: raise ADDRESS_CONNECTIONS_MAX if many devices share it.',
+  address_unauthenticated_max:
+    'Too many connections from this address have not sent a valid CONNECT yet: look for a client that only connects.',
+  address_rate:
+    'Too many new connections from this address: let clients wait longer before they reconnect.',
+  proxy_header: 'The PROXY header is missing or broken: let the proxy send version 2.',
+  slow_subscriber: 'Read faster, subscribe to less, or divide the filters among several clients.',
+  stuck_subscriber: 'The client did not read for too long: look for a callback that blocks.',
+  taken_over:
+    'The same identity connected again: normal after a lost connection, else see duplicate_identity.',
+  duplicate_identity:
+    'Two boards use one key, or one board two clients: give each a key of its own.',
+  publish_forbidden: 'An integrator only reads: publish with the key of a device.',
+  shutdown: 'Nothing: the server was stopped. Let the client connect again.',
+  client_gone: 'The connection broke without DISCONNECT: look at power, radio and NAT timeouts.',
+  client_left: 'Nothing: the client said DISCONNECT.',
+  connected: 'Nothing: the client was let in.',
+} as const;
+
+/** A code of {@link DIAGNOSIS}. */
+export type DiagnosisCode = keyof typeof DIAGNOSIS;
+
+/** What to change for a code; null for one that this version does not know. */
+export function findHint(code: string): string | null {
+  return Object.hasOwn(DIAGNOSIS, code) ? DIAGNOSIS[code as DiagnosisCode] : null;
+}

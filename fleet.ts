@@ -1,0 +1,215 @@
+import { join } from 'node:path';
+import type { Registry as MetricsRegistry } from 'prom-client';
+import { Broker } from './broker/broker.ts';
+import type { DeviceParts } from './broker/device-client.ts';
+import { createDiskPersistence } from './broker/disk-persistence.ts';
+import { openDiskStore, type DiskStore } from './broker/disk-store.ts';
+import { FanOut } from './broker/fan-out.ts';
+import { FanOutMetrics } from './broker/fan-out-metrics.ts';
+import { FleetPolicy } from './broker/fleet-policy.ts';
+import { Greetings } from './broker/greeting.ts';
+import type { IntegratorParts } from './broker/integrator-client.ts';
+import type { LoginGuard } from './broker/login-guard.ts';
+import type { BrokerMetrics } from './broker/metrics.ts';
+import type { OutgoingMessage } from './broker/message.ts';
+import { Presence } from './broker/presence.ts';
+import type { IntegratorPrincipal } from './broker/principal.ts';
+import type { Config } from './config.ts';
+import type { ConnectionHistory } from './connection-history.ts';
+import type { Database } from './drizzle/database.ts';
+import type { Ingest } from './ingest/ingest.ts';
+import type { Lane } from './ingest/lane.ts';
+import { outboxLimits, storeLimits, toBrokerVerdict } from './joints.ts';
+import type { Logger } from './log.ts';
+import { createPresenceStore } from './registry/presence-store.ts';
+import type { Registry } from './registry/registry.ts';
+
+/** What the broker is joined with. */
+export interface FleetDeps {
+  readonly config: Config;
+  readonly database: Database;
+  readonly registry: Registry;
+  readonly ingest: Ingest;
+  readonly guard: LoginGuard;
+  readonly history: ConnectionHistory;
+  readonly metrics: BrokerMetrics;
+  readonly metricsRegistry: MetricsRegistry;
+  readonly log: Logger;
+  readonly onStop: (name: string, close: () => Promise<void>) => void;
+}
+
+/** Status messages that are read at a time. */
+const STATUS_PAGE = 500;
+
+/**
+ * Opens the broker of a fleet: sessions on disk, fan-out, presence, and the policy that joins devices
+ * with ingest and the registry. In the order in which they need each other; they end in reverse.
+ */
+export async function openFleet(deps: FleetDeps): Promise<Broker> {
+  const { config, database, history, metrics, metricsRegistry, log, onStop } = deps;
+  const store = await openDiskStore({
+    folder: join(config.DATA_DIR, 'sessions'),
+    limits: storeLimits(config),
+    metricsRegistry,
+    log,
+  });
+  onStop('session store', () => store.close());
+  const fanOut = openFanOut(deps, store, metrics);
+  fanOut.start();
+  onStop('fan-out', async () => fanOut.stop());
+  const presence = openPresence(deps, store, fanOut, createPresenceStore({ pool: database.pool }));
+  await presence.start();
+  onStop('presence', () => presence.stop());
+  const broker = new Broker({
+    policy: createPolicy(deps, { store, fanOut, presence, history, metrics }),
+    fanOut,
+    store,
+    incoming: createDiskPersistence(store),
+    limits: {
+      packetBytesMax: config.PACKET_BYTES_MAX,
+      connectDeadlineMs: config.CONNECT_DEADLINE_S * 1000,
+    },
+    nextConnectionNumber: () => presence.nextConnectionNumber(),
+    metrics,
+    log,
+  });
+  await broker.start();
+  onStop('broker', () => stopBroker(broker, deps.ingest, config.SHUTDOWN_TIMEOUT_S * 1000));
+  return broker;
+}
+
+/** What was taken in is stored and acknowledged before connections end; then their wills are. */
+async function stopBroker(broker: Broker, ingest: Ingest, timeoutMs: number): Promise<void> {
+  broker.pause();
+  await ingest.drain(timeoutMs / 2);
+  await broker.stop();
+  await ingest.drain(timeoutMs / 2);
+}
+
+interface Parts {
+  readonly store: DiskStore;
+  readonly fanOut: FanOut;
+  readonly presence: Presence;
+  readonly history: ConnectionHistory;
+  readonly metrics: BrokerMetrics;
+}
+
+function createPolicy(deps: FleetDeps, parts: Parts): FleetPolicy {
+  const { registry, guard } = deps;
+  const { history } = parts;
+  return new FleetPolicy({
+    verifyKey: async (key) => toBrokerVerdict(await registry.verifyKey(key)),
+    verifyCertificate: async (identity, fingerprint) =>
+      toBrokerVerdict(await registry.verifyCertificate(identity, fingerprint)),
+    gate: guard,
+    device: deviceParts(deps, parts),
+    integrator: integratorParts(parts),
+    refused: (refused) => history.refusedConnect(refused),
+    takenOver: (old, next) => history.takenOver(old, next),
+  });
+}
+
+function deviceParts({ ingest }: FleetDeps, parts: Parts): DeviceParts {
+  const { store, fanOut, presence, history, metrics } = parts;
+  const greetings = new Greetings({ commands: () => 0, configVersion: () => 0 });
+  return {
+    ingest: {
+      openLane: ({ organizationId, deviceId }, address) =>
+        ingest.openLane(organizationId, deviceId, address),
+      closeLane: (lane) => ingest.closeLane(lane as Lane),
+      accept: (lane, publication) => ingest.accept(lane as Lane, publication),
+      setBoot: (lane, boot) => ingest.setBoot(lane as Lane, boot),
+      storedSequence: (lane) => ingest.storedSequence(lane as Lane),
+    },
+    fanOut,
+    retained: (topic) => store.retained(topic),
+    opened(device, session) {
+      presence.connected({
+        ...device.principal,
+        address: session.peer.address,
+        connectionNumber: session.connectionNumber,
+      });
+      history.opened(session);
+    },
+    greeted(device, session, hello, onStored) {
+      greetings.heard(device, hello);
+      const { deviceId } = device.principal;
+      return presence.hello(deviceId, session.connectionNumber, hello, onStored);
+    },
+    subscribedInbox: (device) => greetings.subscribed(device),
+    refused(session, code, detail) {
+      metrics.errorTold(code);
+      history.refusedMessage(session, code, detail);
+    },
+    closed(device, session, code) {
+      presence.disconnected(device.principal.deviceId, session.connectionNumber);
+      history.closed(session, code);
+    },
+  };
+}
+
+function integratorParts({ store, presence, history }: Parts): IntegratorParts {
+  return {
+    statusMessages: (principal, filter) => statusMessages(presence, principal, filter),
+    retained: (topic) => store.retained(topic),
+    opened: (session) => history.opened(session),
+    closed: (session, code) => history.closed(session, code),
+  };
+}
+
+/** Retained state for a filter with wildcards comes from the database; only `status` has any. */
+async function* statusMessages(
+  presence: Presence,
+  { organizationId, devices }: IntegratorPrincipal,
+  filter: string,
+): AsyncGenerator<OutgoingMessage> {
+  if (!/^v1\/[^/]+\/[^/]+\/status$/.test(filter)) return;
+  for (let after: number | null = 0; after !== null;) {
+    const query = { organizationId, devices, after, limit: STATUS_PAGE };
+    const page = await presence.statusPage(query);
+    for (const message of page.messages) yield { ...message, qos: 1, retain: true };
+    after = page.after;
+  }
+}
+
+function openFanOut(
+  { config, metricsRegistry, log }: FleetDeps,
+  store: DiskStore,
+  brokerMetrics: BrokerMetrics,
+): FanOut {
+  const limits = outboxLimits(config);
+  const metrics = new FanOutMetrics();
+  const fanOut = new FanOut({
+    store,
+    limits,
+    metrics,
+    isTelemetry: (topic) => topic.endsWith('/data'),
+    onDenied: () => brokerMetrics.subscribeDenied(),
+    log,
+  });
+  metrics.register(metricsRegistry, limits.queuesBytesMax, () => fanOut.gauges);
+  return fanOut;
+}
+
+function openPresence(
+  { metricsRegistry, log }: FleetDeps,
+  store: DiskStore,
+  fanOut: FanOut,
+  presenceStore: ReturnType<typeof createPresenceStore>,
+): Presence {
+  return new Presence({
+    store: presenceStore,
+    publishStatus: async (topic, payload) => {
+      await fanOut.publishRetained({ topic, payload, qos: 1, retain: false });
+    },
+    readStatus: (topic) => store.retained(topic)?.payload ?? null,
+    retainedStatusTopics: () => topicsOf(store.retainedMatching('v1/+/+/status')),
+    now: () => Date.now(),
+    log,
+    registry: metricsRegistry,
+  });
+}
+
+function* topicsOf(messages: Iterable<OutgoingMessage>): Generator<string> {
+  for (const { topic } of messages) yield topic;
+}

@@ -1,0 +1,30 @@
+import type { DeviceLane } from './device-lane.ts';
+import { SequenceWindow } from './sequence-window.ts';
+
+/**
+ * The numbered messages of one boot of a device. A boot that the device has named outlives connections
+ * and the program: its numbers are stored in the transaction that stores what they number. Without a
+ * name (null) they are those of one connection and are forgotten with it: after a restart that was not
+ * announced the device counts from the start again, and its new messages must not pass for copies.
+ */
+export class BootSequence {
+  readonly device: DeviceLane;
+  /** As the device's `hello` has it. */
+  readonly boot: number | null;
+  /** What is stored. */
+  readonly committed: SequenceWindow;
+  /** What is stored or stands in a batch, which is stored sooner or later. */
+  readonly ahead: SequenceWindow;
+
+  constructor(device: DeviceLane, boot: number | null, committed = new SequenceWindow()) {
+    this.device = device;
+    this.boot = boot;
+    this.committed = committed;
+    this.ahead = committed.copy();
+  }
+
+  /** Whether it is the boot that `device_sequence` is to hold. */
+  get isKept(): boolean {
+    return this.boot !== null && this.device.bootSequence === this;
+  }
+}

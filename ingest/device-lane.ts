@@ -1,0 +1,79 @@
+import { ReceiptClock } from '../firmware-protocol/time.ts';
+import type { Batch } from './batch.ts';
+import type { BootSequence } from './boot-sequence.ts';
+import type { Message } from './message.ts';
+import { SharedWait } from './shared-rate.ts';
+import { TokenBucket } from './token-bucket.ts';
+
+/** One series in memory: the keys of its rows and its newest reading. */
+export interface Slot {
+  readonly deviceId: number;
+  readonly metricId: number;
+  timeMicros: number;
+  value: number | null;
+  text: string | null;
+  receivedMicros: number;
+  quality: number;
+  /** The open batch that holds the newest reading, if any does. */
+  batch: Batch | null;
+}
+
+/** The rates that a device may keep up; 0 is no limit. */
+export interface DeviceRates {
+  readonly messagesPerSecond: number;
+  readonly pointsPerSecond: number;
+}
+
+/**
+ * What ingest knows of one device, and the messages of it that wait: for this to be loaded, for a rate,
+ * for the ids of new metrics or for room in the queue. They leave in order of arrival, also those of two
+ * connections of the device.
+ */
+export class DeviceLane {
+  readonly organizationId: number;
+  readonly deviceId: number;
+  /** By metric name. Empty until loaded. */
+  readonly slots = new Map<string, Slot>();
+  readonly waiting: Message[] = [];
+  readonly messageBucket: TokenBucket;
+  readonly pointBucket: TokenBucket;
+  readonly sharedWait = new SharedWait();
+  waitingBytes = 0;
+  isLoaded = false;
+  /** The load under way. */
+  loading: Promise<void> | null = null;
+  /** True while something will wake the lane. */
+  isBlocked = false;
+  readonly receiptClock = new ReceiptClock();
+  /** Since when every message has had to wait for a rate, in ms of the monotonic clock. */
+  rateWaitSince: number | null = null;
+  /** The last boot that the device has named; null when none is known. Set from when it is loaded. */
+  bootSequence: BootSequence | null = null;
+  /** What stands in the writer's queue. */
+  queuedMessages = 0;
+  queuedRows = 0;
+  queuedBytes = 0;
+  /** Connections that use the lane; it may be forgotten when there is none. */
+  connections = 0;
+  /** In ms of the monotonic clock. */
+  usedAt = 0;
+  #ageTick = 0;
+
+  constructor(organizationId: number, deviceId: number, rates: DeviceRates) {
+    this.organizationId = organizationId;
+    this.deviceId = deviceId;
+    this.messageBucket = new TokenBucket(rates.messagesPerSecond);
+    this.pointBucket = new TokenBucket(rates.pointsPerSecond);
+  }
+
+  /** Whether nothing of the device is on its way. */
+  get isEmpty(): boolean {
+    return this.connections === 0 && this.waiting.length === 0 && this.queuedMessages === 0;
+  }
+
+  /** Microseconds below a millisecond that tell apart samples whose time is only known by their age. */
+  nextAgeTick(): number {
+    this.#ageTick = (this.#ageTick + 1) % 1000;
+    return this.#ageTick;
+  }
+}
