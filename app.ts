@@ -4,6 +4,7 @@ import type { Broker } from './broker/broker.ts';
 import { createGateMetrics } from './broker/gate-metrics.ts';
 import { createGate, type Gate } from './broker/gate.ts';
 import { listenTcp, type Listener, type ListenerParts } from './broker/listeners.ts';
+import { openFilesLimit } from './broker/open-files.ts';
 import { listenTls } from './broker/tls-listener.ts';
 import { createWebSocketIntake } from './broker/websocket.ts';
 import { createBrokerMetrics } from './broker/metrics.ts';
@@ -151,6 +152,7 @@ async function bringUp(
   const history = new ConnectionHistory(registry);
   const gate = createGate({
     ...gateLimits(config),
+    openFilesMax: openFilesLimit(),
     metrics: createGateMetrics(metricsRegistry),
     refused(reason, address) {
       metrics.closed(reason);

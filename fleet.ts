@@ -8,7 +8,7 @@ import { FanOut } from './broker/fan-out.ts';
 import { FanOutMetrics } from './broker/fan-out-metrics.ts';
 import { FleetPolicy } from './broker/fleet-policy.ts';
 import { Greetings } from './broker/greeting.ts';
-import type { IntegratorParts } from './broker/integrator-client.ts';
+import { isSessionOf, type IntegratorParts } from './broker/integrator-client.ts';
 import type { LoginGuard } from './broker/login-guard.ts';
 import type { BrokerMetrics } from './broker/metrics.ts';
 import type { OutgoingMessage } from './broker/message.ts';
@@ -74,6 +74,10 @@ export async function openFleet(deps: FleetDeps): Promise<Broker> {
     log,
   });
   await broker.start();
+  deps.registry.revocations.onRevoked(({ keyId }) => {
+    // Behind the closing of its connections, which was asked for by the same revocation.
+    if (keyId !== undefined) setImmediate(() => void fanOut.dropSessions(isSessionOf(keyId)));
+  });
   onStop('broker', () => stopBroker(broker, deps.ingest, config.SHUTDOWN_TIMEOUT_S * 1000));
   return broker;
 }

@@ -2,9 +2,12 @@ import { SessionStoreError, reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Changes, DiskFile } from './disk-file.ts';
 
+/** What of a {@link DiskFile} a writer needs. */
+export type WritableFile = Pick<DiskFile, 'get' | 'has' | 'scan' | 'commit'>;
+
 /** What a {@link DiskWriter} is made of. */
 export interface DiskWriterParts {
-  readonly file: DiskFile;
+  readonly file: WritableFile;
   readonly log: Logger;
   /** Bytes of keys and values that may wait for the disk; beyond it {@link DiskWriter.isFull}. */
   readonly stagedBytesMax: number;
@@ -59,7 +62,7 @@ const RETRY_MS = 1000;
  * again each second; until one succeeds whoever asks for durability is told that there is none.
  */
 export class DiskWriter {
-  readonly #file: DiskFile;
+  readonly #file: WritableFile;
   readonly #log: Logger;
   readonly #stagedBytesMax: number;
   readonly #onFailure: () => void;

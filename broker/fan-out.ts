@@ -125,6 +125,18 @@ export class FanOut {
     if (outcome.status === 'rejected') this.#dispatch.storeFailed(outcome.reason);
   }
 
+  /** Ends persistent sessions for good, with what waits for them. Their connections are not closed. */
+  async dropSessions(isDropped: (clientId: string) => boolean): Promise<void> {
+    const dropped = [...this.#store.sessionIds()].filter(isDropped);
+    for (const clientId of dropped) this.#forget(clientId);
+    const outcomes = await Promise.allSettled(
+      dropped.map((clientId) => this.#store.dropSession(clientId)),
+    );
+    for (const outcome of outcomes) {
+      if (outcome.status === 'rejected') this.#dispatch.storeFailed(outcome.reason);
+    }
+  }
+
   #publishStored(message: OutgoingMessage, recipients: readonly Recipient[]): Promise<void> {
     const clientIds: string[] = [];
     for (const { clientId } of recipients) clientIds.push(clientId);

@@ -2,6 +2,7 @@ import type { Logger } from '../log.ts';
 import { Door, type DoorLimits, type DoorRefusal } from './door.ts';
 import type { GateMetrics } from './gate-metrics.ts';
 import { LoginGuard, type LoginGuardLimits } from './login-guard.ts';
+import { connectionsWithin } from './open-files.ts';
 import { TrustedProxies } from './trusted-proxies.ts';
 
 /** Everything that stands between the network and the broker but the listeners. */
@@ -18,6 +19,8 @@ export interface GateParts {
   readonly logins: Pick<LoginGuardLimits, 'failuresMax' | 'banMs'>;
   /** Addresses and networks of proxies with commas between. */
   readonly proxies: string;
+  /** Files that the process may have open; absent or null: not known. See `openFilesLimit`. */
+  readonly openFilesMax?: number | null;
   /** Called for each connection that the door ends. */
   readonly refused: (reason: DoorRefusal, address: string) => void;
   readonly metrics: GateMetrics;
@@ -48,8 +51,13 @@ export function createGate(parts: GateParts): Gate {
     },
     now,
   );
+  const connectionsMax = connectionsWithin(parts.door.connectionsMax, parts.openFilesMax ?? null);
+  if (connectionsMax < parts.door.connectionsMax) {
+    const { openFilesMax } = parts;
+    log.warn({ connectionsMax, openFilesMax }, 'connections bounded by the limit of open files');
+  }
   const door = new Door({
-    limits: parts.door,
+    limits: { ...parts.door, connectionsMax },
     isBanned: (address) => guard.before(address) === 'banned',
     refused: parts.refused,
     now,

@@ -41,7 +41,7 @@ export class IntegratorClient implements Access {
 
   constructor(principal: IntegratorPrincipal, connect: ConnectFields, parts: IntegratorParts) {
     // Several programs share a key: each has an identifier of its own within it.
-    this.clientId = `i:${principal.keyId}:${connect.clientId || randomUUID()}`;
+    this.clientId = `${prefixOf(principal.keyId)}${connect.clientId || randomUUID()}`;
     this.isClean = connect.clean !== false;
     this.keepAliveS = Math.min(connect.keepalive || KEEP_ALIVE_S_MAX, KEEP_ALIVE_S_MAX);
     this.#principal = principal;
@@ -96,4 +96,13 @@ export class IntegratorClient implements Access {
   closed(code: string): void {
     if (this.#session !== null) this.#parts.closed(this.#session, code);
   }
+}
+
+/** Says of client identifiers whether they are of sessions of this key. */
+export function isSessionOf(keyId: string): (clientId: string) => boolean {
+  return (clientId) => clientId.startsWith(prefixOf(keyId));
+}
+
+function prefixOf(keyId: string): string {
+  return `i:${keyId}:`;
 }

@@ -1,6 +1,6 @@
 import type { DeviceIdentity } from '../firmware-protocol/topics.ts';
 import type { FoundDevice, PresencePort } from './presence-port.ts';
-import { stepPresence, type DevicePresence } from './presence-state.ts';
+import { stepPresence, trueAtMs, type DevicePresence } from './presence-state.ts';
 import {
   decodeStatus,
   encodeStatus,
@@ -128,5 +128,5 @@ function isNewer(left: DevicePresence, right: DevicePresence): boolean {
   }
   // With one connection the states come in this order.
   if (left.state !== right.state) return ORDER[left.state] > ORDER[right.state];
-  return left.lastContactMs > right.lastContactMs;
+  return trueAtMs(left) > trueAtMs(right);
 }

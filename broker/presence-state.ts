@@ -74,6 +74,11 @@ export function stepPresence(
   }
 }
 
+/** The time of which a presence was true: of a sleeping device that of its last contact. */
+export function trueAtMs({ sinceMs, lastContactMs }: DevicePresence): number {
+  return Math.max(sinceMs, lastContactMs);
+}
+
 /** When a sleeping device is overdue, in ms since 1970. */
 export function deadlineOf({ hello, lastContactMs }: DevicePresence): number {
   return lastContactMs + 2500 * (hello.sleep ?? 0) + GRACE_MS;
@@ -132,9 +137,10 @@ function greet(presence: DevicePresence, said: Hello, atMs: number): DevicePrese
   return { ...presence, hello, helloMs: atMs, lastContactMs };
 }
 
+/** Asleep since it was last heard of, gone since that was noticed. */
 function leave(presence: DevicePresence, atMs: number): DevicePresence {
-  const state = (presence.hello.sleep ?? 0) > 0 ? 'sleeping' : 'offline';
-  return { ...presence, state, sinceMs: atMs };
+  if ((presence.hello.sleep ?? 0) === 0) return { ...presence, state: 'offline', sinceMs: atMs };
+  return { ...presence, state: 'sleeping', sinceMs: presence.lastContactMs };
 }
 
 /** Offline since it was overdue, however late that is noticed. */

@@ -1,5 +1,5 @@
 import { canonicalTopic, type DeviceIdentity } from '../firmware-protocol/topics.ts';
-import type { DevicePresence } from './presence-state.ts';
+import { trueAtMs, type DevicePresence } from './presence-state.ts';
 
 /** Topic of a device's retained `status`. */
 export function statusTopic(device: DeviceIdentity): string {
@@ -27,7 +27,7 @@ export function encodeStatus(presence: DevicePresence): Buffer {
   const status = {
     st: presence.state,
     since: presence.sinceMs,
-    ts: Math.max(presence.sinceMs, presence.lastContactMs),
+    ts: trueAtMs(presence),
     ...(fw === undefined ? {} : { fw }),
     sleep,
     sid: presence.connectionNumber.toString(36),

@@ -227,7 +227,8 @@ export class Subscriber implements OutboxOwner {
   }
 
   #apply(next: Subscriptions, { added, removed }: Change): void {
-    this.#subscriptions = next;
+    // Thousands of clients have nothing restored: they share one empty map.
+    this.#subscriptions = next.restored.size > 0 ? next : { ...next, restored: NOTHING };
     const recipient = this.#recipient;
     const { outbox } = recipient;
     // The client may have gone meanwhile: for good, or to come again, which sees to the table itself.

@@ -64,6 +64,8 @@ export const DIAGNOSIS = {
     'The same identity connected again: normal after a lost connection, else see duplicate_identity.',
   duplicate_identity:
     'Two boards use one key, or one board two clients: give each a key of its own.',
+  flapping:
+    'The client comes and goes: look at its power and radio, and let it wait longer before it reconnects.',
   publish_forbidden: 'An integrator only reads: publish with the key of a device.',
   shutdown: 'Nothing: the server was stopped. Let the client connect again.',
   client_gone: 'The connection broke without DISCONNECT: look at power, radio and NAT timeouts.',

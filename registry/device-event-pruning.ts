@@ -17,14 +17,15 @@ const DELETES_MAX = 100;
 const DEVICES_AT_ONCE = 200;
 
 /**
- * Deletes rows that are too old, those of certain devices that are too many, and those without a
- * device that are too many, oldest first, in small transactions.
+ * Deletes rows that are too old, and those of certain devices that are too many, oldest first, in
+ * small transactions.
+ * @param deviceIds null among them stands for the rows without a device.
  * @returns how many were deleted. @throws {StoreUnavailableError}
  */
 export async function pruneDeviceEvents(
   pool: pg.Pool,
   { ageMaxMs, rowsPerDeviceMax, unknownRowsMax }: DeviceEventBounds,
-  deviceIds: readonly number[],
+  deviceIds: readonly (number | null)[],
 ): Promise<number> {
   let deleted = await deleteInSteps(
     pool,
@@ -32,20 +33,23 @@ export async function pruneDeviceEvents(
      WHERE occurred_at < now() - $1 * interval '1 millisecond' ORDER BY occurred_at LIMIT $2`,
     [ageMaxMs],
   );
-  // Both in the order of the index (device_id, device_event_id), so that nothing is sorted.
-  deleted += await deleteInSteps(
-    pool,
-    `SELECT device_event_id FROM device_event
-     WHERE device_id IS NULL ORDER BY device_event_id DESC OFFSET $1 LIMIT $2`,
-    [unknownRowsMax],
-  );
-  for (let at = 0; at < deviceIds.length; at += DEVICES_AT_ONCE) {
+  // Both in the order of the index (device_id, device_event_id).
+  if (deviceIds.includes(null)) {
+    deleted += await deleteInSteps(
+      pool,
+      `SELECT device_event_id FROM device_event
+       WHERE device_id IS NULL ORDER BY device_event_id DESC OFFSET $1 LIMIT $2`,
+      [unknownRowsMax],
+    );
+  }
+  const known = deviceIds.filter((deviceId) => deviceId !== null);
+  for (let at = 0; at < known.length; at += DEVICES_AT_ONCE) {
     deleted += await deleteInSteps(
       pool,
       `SELECT device_event_id FROM unnest($1::int4[]) AS asked (device_id) CROSS JOIN LATERAL (
          SELECT device_event_id FROM device_event WHERE device_event.device_id = asked.device_id
          ORDER BY device_event_id DESC OFFSET $2) AS surplus LIMIT $3`,
-      [deviceIds.slice(at, at + DEVICES_AT_ONCE), rowsPerDeviceMax],
+      [known.slice(at, at + DEVICES_AT_ONCE), rowsPerDeviceMax],
     );
   }
   return deleted;

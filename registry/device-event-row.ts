@@ -39,6 +39,7 @@ export interface DeviceEventRow extends DeviceEvent {
 
 const DETAIL_CHARS_MAX = 100;
 const ADDRESS_CHARS_MAX = 45;
+const PRINTABLE_ASCII = /^[ -~]*$/;
 /** The year 2223; a UUID of version 7 holds a little more. */
 const TIME_MS_MAX = 8e12;
 
@@ -123,5 +124,6 @@ export function insertRows(rows: readonly DeviceEventRow[]): {
 
 /** SQL takes neither U+0000 nor halves of surrogate pairs; a log none of the other controls. */
 function plainText(text: string): string {
-  return text.slice(0, DETAIL_CHARS_MAX).replaceAll(/\p{Cc}|\p{Cs}/gu, '?');
+  const cut = text.length > DETAIL_CHARS_MAX ? text.slice(0, DETAIL_CHARS_MAX) : text;
+  return PRINTABLE_ASCII.test(cut) ? cut : cut.replaceAll(/\p{Cc}|\p{Cs}/gu, '?');
 }

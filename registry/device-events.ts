@@ -52,7 +52,8 @@ export class DeviceEvents {
   readonly #waiting = new Set<DeviceEventRow>();
   /** Rows in memory: open, waiting, or both. */
   #rows = 0;
-  readonly #writtenByDevice = new Map<number, number>();
+  /** Rows since somebody looked whether they are too many; null: those without a device. */
+  readonly #writtenByDevice = new Map<number | null, number>([[null, Infinity]]);
   #flushTimer: NodeJS.Timeout | undefined;
   #pruneTimer: NodeJS.Timeout | undefined;
   #writing: Promise<boolean> | null = null;
@@ -122,17 +123,18 @@ export class DeviceEvents {
   }
 
   /**
-   * Deletes what is too old, and of devices that had enough new events what is too much: a device
-   * has a tenth above its bound before anybody looks, since looking costs as much as it has rows.
+   * Deletes what is too old, and what is too much where enough was added: there may be a tenth above
+   * a bound before anybody looks, since looking costs as much as there are rows.
    * @returns how many rows. @throws {StoreUnavailableError}
    */
   async prune(): Promise<number> {
     const { pool, bounds } = this.#deps;
-    const enough = Math.ceil(bounds.rowsPerDeviceMax / 10);
     const isFull = this.#writtenByDevice.size >= COUNTED_DEVICES_MAX;
-    const deviceIds = [...this.#writtenByDevice]
-      .filter(([, written]) => isFull || written >= enough)
-      .map(([deviceId]) => deviceId);
+    const isDue = ([deviceId, written]: [number | null, number]): boolean => {
+      const max = deviceId === null ? bounds.unknownRowsMax : bounds.rowsPerDeviceMax;
+      return isFull || written >= max / 10;
+    };
+    const deviceIds = [...this.#writtenByDevice].filter(isDue).map(([deviceId]) => deviceId);
     const pruned = await pruneDeviceEvents(pool, bounds, deviceIds);
     for (const deviceId of deviceIds) this.#writtenByDevice.delete(deviceId);
     return pruned;
@@ -194,7 +196,7 @@ export class DeviceEvents {
   }
 
   #noteWritten(row: DeviceEventRow, count: number): void {
-    if (row.countWritten === 0 && row.deviceId !== null) {
+    if (row.countWritten === 0) {
       const written = this.#writtenByDevice.get(row.deviceId) ?? 0;
       this.#writtenByDevice.set(row.deviceId, written + 1);
     }

@@ -59,8 +59,9 @@ export interface Devices {
   /** Disabling ends the live connection. @throws {DeviceNotFoundError} */
   update(author: Author, slug: string, change: DeviceChange): Promise<Device>;
   /**
-   * Deletes the device with its keys, readings, quarantine and history of connections, all or nothing. Takes as long as its
-   * history needs, minutes for years of it. @throws {DeviceNotFoundError}
+   * Deletes the device with its keys, readings, quarantine and history of connections, all or
+   * nothing. Takes as long as its readings need, minutes for years of them.
+   * @throws {DeviceNotFoundError}
    */
   remove(author: Author, slug: string): Promise<void>;
 }

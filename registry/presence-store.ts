@@ -96,33 +96,35 @@ const COLUMNS = `device.device_id, device.organization_id, organization.slug AS 
   extract(epoch FROM last_contact_at)::float8 AS contact, connection_number::float8 AS number,
   address, hello - 'u' AS hello, extract(epoch FROM hello_at)::float8 AS hello_at`;
 
-const TABLES = `device_presence AS presence
+/** Joins names to rows that were chosen before: else each page may look through the whole of `device`. */
+const named = (chosen: string): string => `
+  SELECT ${COLUMNS}
+  FROM (SELECT * FROM device_presence ${chosen} LIMIT $1) AS presence
   JOIN device ON device.device_id = presence.device_id
-  JOIN organization ON organization.organization_id = device.organization_id`;
+  JOIN organization ON organization.organization_id = device.organization_id
+  ORDER BY presence.device_id`;
+
+const LIST_ALL = named('WHERE device_id > $2 ORDER BY device_id');
+const LIST_OF = named('WHERE organization_id = $3 AND device_id > $2 ORDER BY device_id');
+const LIST_SOME = named(`
+  WHERE device_id > $2 AND device_id IN (
+    SELECT device_id FROM device WHERE organization_id = $3 AND slug = ANY($4::text[]))
+  ORDER BY device_id`);
 
 /** Makes the store of presence over a pool, which stays the caller's. */
 export function createPresenceStore({ pool }: { readonly pool: pg.Pool }): PresenceStore {
   return {
     upsertMany: (rows) => upsert(pool, rows),
     async listAll({ after, limit }) {
-      const { rows } = await guardStore(
-        pool.query<Row>(
-          `SELECT ${COLUMNS} FROM ${TABLES} WHERE presence.device_id > $1
-           ORDER BY presence.device_id LIMIT $2`,
-          [after, limit],
-        ),
-      );
+      const { rows } = await guardStore(pool.query<Row>(LIST_ALL, [limit, after]));
       return rows.map(namedOf);
     },
     async listOf({ organizationId, devices, after, limit }) {
+      const values = [limit, after, organizationId];
       const { rows } = await guardStore(
-        pool.query<Row>(
-          `SELECT ${COLUMNS} FROM ${TABLES}
-           WHERE presence.organization_id = $1 AND presence.device_id > $2
-             AND ($3::text[] IS NULL OR device.slug = ANY($3))
-           ORDER BY presence.device_id LIMIT $4`,
-          [organizationId, after, devices, limit],
-        ),
+        devices === null
+          ? pool.query<Row>(LIST_OF, values)
+          : pool.query<Row>(LIST_SOME, [...values, devices]),
       );
       return rows.map(namedOf);
     },

@@ -87,7 +87,7 @@ describe('UTF-8 strings', () => {
     expect(await subscriber.message()).toMatchObject({ payload: 'end' });
   });
 
-  it('of 65 535 bytes are topic names like any other [MQTT-4.7.3-3]', async () => {
+  it('of more than 64 000 bytes are topic names like any other [MQTT-4.7.3-3]', async () => {
     const topic = `${unique('long')}/${'é'.repeat(30_000)}`.padEnd(35_000, 'x');
     const subscriber = await Probe.connect(target.url);
     expect(await subscriber.subscribe(`${topic.split('/')[0]}/#`)).toEqual([1]);

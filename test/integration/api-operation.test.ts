@@ -94,16 +94,22 @@ describe('a database that is away', () => {
     for (const { method, path, role } of api.routes) {
       if (role !== 'admin') continue;
       const isWrite = method === 'POST' || method === 'PATCH';
-      const body = path === '/api/v1/devices' ? { device: 'x' } : { displayName: 'x' };
+      const bodies = new Map<string, object>([
+        ['/api/v1/devices', { device: 'x' }],
+        ['/api/v1/keys', { name: 'x', scopes: ['data'] }],
+        ['/api/v1/devices/{device}/keys', {}],
+      ]);
+      const body = bodies.get(path) ?? { displayName: 'x' };
+      const query = path === '/api/v1/diagnostics' ? '?address=203.0.113.7' : '';
       const answer = await fetch(
-        `http://127.0.0.1:${port}${path.replace(/\{\w+\}/g, 'A1b2C3d4')}`,
+        `http://127.0.0.1:${port}${path.replace(/\{\w+\}/g, 'A1b2C3d4')}${query}`,
         {
           method,
           headers: {
             authorization: `Bearer ${t.acme.adminKey}`,
             ...(isWrite ? { 'content-type': 'application/json' } : {}),
           },
-          ...(isWrite ? { body: JSON.stringify(path.endsWith('keys') ? {} : body) } : {}),
+          ...(isWrite ? { body: JSON.stringify(body) } : {}),
         },
       );
       expect(answer.status, `${method} ${path}`).toBe(503);

@@ -182,6 +182,8 @@ describe('presence store', () => {
 describe('presence on the database', () => {
   let retained: Map<string, Buffer>;
   let statements = 0;
+  /** Nothing is written any more. */
+  let isKilled = false;
   beforeEach(() => {
     retained = new Map();
     statements = 0;
@@ -193,6 +195,7 @@ describe('presence on the database', () => {
         ...store,
         upsertMany: (rows) => {
           statements += 1;
+          if (isKilled) return new Promise(() => undefined);
           return store.upsertMany(rows);
         },
       },
@@ -241,6 +244,11 @@ describe('presence on the database', () => {
     // These are published and never written.
     for (const device of devices.slice(0, 100)) come(killed, device);
     expect(states()).toEqual({ online: 10_000 });
+    isKilled = true;
+    const lost = killed.flush();
+    await new Promise((resolve) => setImmediate(resolve));
+    isKilled = false;
+    void lost;
 
     const presence = open(() => T + 1000);
     await presence.start();

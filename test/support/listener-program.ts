@@ -3,6 +3,7 @@ import { Registry } from 'prom-client';
 import { createGateMetrics } from '../../broker/gate-metrics.ts';
 import { createGate } from '../../broker/gate.ts';
 import { listenTcp } from '../../broker/listeners.ts';
+import { openFilesLimit } from '../../broker/open-files.ts';
 
 /** A listener that echoes, for tests that give its process few file descriptors. Prints its port. */
 const log = pino({ level: 'warn' }, pino.destination(2));
@@ -17,6 +18,7 @@ const gate = createGate({
   },
   logins: { failuresMax: 0, banMs: 1000 },
   proxies: '',
+  openFilesMax: openFilesLimit(),
   refused: () => undefined,
   metrics,
   log,

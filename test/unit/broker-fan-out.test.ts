@@ -101,7 +101,7 @@ describe('FanOut', () => {
     await turn();
     expect(texts(p.link)).toEqual(['1/0']);
     p.subscriber.detach();
-    fanOut.publish(messageOf('a', '2', 0));
+    void fanOut.publish(messageOf('a', '2', 0));
     expect(store.queueSize('p').messages).toBe(0);
   });
 
@@ -188,7 +188,7 @@ describe('FanOut', () => {
     const well = await connect(fanOut, 'well', { filters: ['#'], qos: 0 });
     frozen.link.isFull = true;
     for (let index = 0; index < 500; index += 1) {
-      fanOut.publish(messageOf('v1/o/d/data', `${index}`, 0));
+      void fanOut.publish(messageOf('v1/o/d/data', `${index}`, 0));
       await Promise.resolve();
     }
     expect(texts(well.link).length).toBe(500);
@@ -206,7 +206,7 @@ describe('FanOut', () => {
     link.isFull = true;
     const chunk = Buffer.allocUnsafeSlow(65_536).fill(1);
     for (let index = 0; index < 3; index += 1) {
-      fanOut.publish({ topic: 'a', payload: chunk.subarray(0, 10), qos: 1, retain: false });
+      void fanOut.publish({ topic: 'a', payload: chunk.subarray(0, 10), qos: 1, retain: false });
     }
     chunk.fill(2);
     await turn();
@@ -219,8 +219,8 @@ describe('FanOut', () => {
     const { fanOut, metrics } = createFanOut();
     metrics.register(registry, 1000, () => fanOut.gauges);
     await connect(fanOut, 'c', { filters: ['a'] });
-    fanOut.publish(messageOf('a', '1', 0));
-    fanOut.publish(messageOf('a', '1', 1));
+    void fanOut.publish(messageOf('a', '1', 0));
+    void fanOut.publish(messageOf('a', '1', 1));
     const text = await registry.metrics();
     expect(text).toContain('puback_broker_sent_messages_total{qos="0"} 1');
     expect(text).toContain('puback_broker_sent_messages_total{qos="1"} 1');

@@ -88,7 +88,7 @@ describe('PublishEncoder', () => {
     const granted = Array.from({ length: 200 }, (_, index) => (index % 3 === 2 ? 0x80 : index % 3));
     const suback = mqttPacket.generate({ cmd: 'suback', messageId: 777, granted });
     expect(encodeSuback(777, granted).equals(suback)).toBe(true);
-    const unsuback = mqttPacket.generate({ cmd: 'unsuback', messageId: 778 });
+    const unsuback = mqttPacket.generate({ cmd: 'unsuback', messageId: 778, granted: [] });
     expect(encodeUnsuback(778).equals(unsuback)).toBe(true);
   });
 });

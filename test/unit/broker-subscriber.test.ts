@@ -85,14 +85,13 @@ describe('Subscriber', () => {
   });
 
   it('grants at most 64 filters, and those it has at any time', async () => {
-    const { attach, link = new TestLink() } = { ...createBench(), link: undefined };
+    const { attach } = createBench();
     const client = attach();
     const filters = Array.from({ length: 66 }, (_, index) => `f/${index}`);
     expect((await client.subscribe(...filters)).length).toBe(64);
     expect(await client.subscribe('f/70', 'f/0')).toEqual(['f/0']);
     await client.unsubscribe('f/1');
     expect(await client.subscribe('f/70')).toEqual(['f/70']);
-    expect(link.writes).toEqual([]);
   });
 
   it('grants no filters that stand for more than 4096 in all', async () => {
@@ -110,7 +109,7 @@ describe('Subscriber', () => {
     await turn();
     expect(shown(link)).toEqual(['a=old (r)']);
     await subscribe(['a', 1]);
-    fanOut.publish(messageOf('a', 'new'));
+    void fanOut.publish(messageOf('a', 'new'));
     await turn();
     expect(link.readMessages().map(({ qos, retain }) => [qos, retain])).toEqual([
       [1, true],
@@ -138,7 +137,7 @@ describe('Subscriber', () => {
     const { subscribe, link } = attach();
     await subscribe('a', 'all', '#', ['+', 0]);
     link.read();
-    fanOut.publish(messageOf('a', '1'));
+    void fanOut.publish(messageOf('a', '1'));
     await turn();
     expect(shown(link)).toEqual(['a=1']);
   });
@@ -148,9 +147,9 @@ describe('Subscriber', () => {
     const { subscribe, unsubscribe, link } = attach();
     await subscribe('a');
     link.read();
-    fanOut.publish(messageOf('a', 'before'));
+    void fanOut.publish(messageOf('a', 'before'));
     await unsubscribe('a', 'never/was');
-    fanOut.publish(messageOf('a', 'behind'));
+    void fanOut.publish(messageOf('a', 'behind'));
     await turn();
     expect(link.read()).toMatchObject([{ cmd: 'publish' }, { cmd: 'unsuback', messageId: 8 }]);
     expect(fanOut.gauges.filters).toBe(0);
@@ -163,7 +162,7 @@ describe('Subscriber', () => {
     await unsubscribe('all');
     expect(fanOut.isWanted('b/x')).toBe(false);
     link.read();
-    fanOut.publish(messageOf('a', '1'));
+    void fanOut.publish(messageOf('a', '1'));
     await turn();
     expect(link.readMessages().map(({ qos }) => qos)).toEqual([0]);
     await unsubscribe('a');
@@ -175,7 +174,7 @@ describe('Subscriber', () => {
     const { subscriber, subscribe, link } = attach({ spell: (topic) => `me/${topic}` });
     await subscribe('a');
     link.read();
-    fanOut.publish(messageOf('a', '1'));
+    void fanOut.publish(messageOf('a', '1'));
     subscriber.sendDirect('in/err', Buffer.from('{}'));
     await turn();
     expect(shown(link)).toEqual(['me/a=1', 'me/in/err={}']);
@@ -186,7 +185,7 @@ describe('Subscriber', () => {
     await keep(store, 'b/1', 'x');
     const { subscriber, subscribe } = attach();
     await subscribe('all');
-    for (let index = 0; index < 5; index += 1) fanOut.publish(messageOf('a', '1'));
+    for (let index = 0; index < 5; index += 1) void fanOut.publish(messageOf('a', '1'));
     subscriber.detach();
     subscriber.detach();
     await turn();
@@ -296,7 +295,7 @@ describe('Subscriber, retained messages of a wildcard', () => {
     });
     await subscribe('b/+');
     await turn();
-    fanOut.publish(messageOf('b/x', '1'));
+    void fanOut.publish(messageOf('b/x', '1'));
     await turn();
     expect(link.read()).toMatchObject([{ cmd: 'suback', granted: [1] }, { topic: 'b/x' }]);
   });

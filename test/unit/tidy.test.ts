@@ -7,6 +7,8 @@ import { createApiMetrics } from '../../api/metrics.ts';
 import { createGateMetrics } from '../../broker/gate-metrics.ts';
 import { registerStoreMetrics, StoreTotals } from '../../broker/disk-metrics.ts';
 import { createBrokerMetrics } from '../../broker/metrics.ts';
+import { createPresenceMetrics } from '../../broker/presence-metrics.ts';
+import { FanOutMetrics } from '../../broker/fan-out-metrics.ts';
 import { CONFIG_DOCUMENTS } from '../../docs/config-docs.ts';
 import { readJournal } from '../../drizzle/migrate.ts';
 import { REFUSAL_CODES } from '../../firmware-protocol/contract.ts';
@@ -241,8 +243,15 @@ const BARE_EXPORT =
 async function registeredMetrics(): Promise<string[]> {
   const registry = new Registry();
   createBrokerMetrics(registry);
+  new FanOutMetrics().register(registry, 1, () => ({
+    waitingMessages: 0,
+    waitingBytes: 0,
+    inFlightMessages: 0,
+    filters: 0,
+  }));
   createGateMetrics(registry);
   registerStoreMetrics(registry, new StoreTotals());
+  createPresenceMetrics(registry, () => ({ online: 0, sleeping: 0, queuedRows: 0 }));
   createRegistryMetrics(registry, () => true);
   createDeviceEventMetrics(registry, () => 0, 1);
   createApiMetrics(registry, () => 0, 1);

@@ -1,0 +1,281 @@
+import mqtt, { type IClientOptions, type IConnackPacket, type MqttClient } from 'mqtt';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { eventually, startTestApp, type TestApp } from '../support/app.ts';
+import { connectRaw, type RawClient } from '../support/raw-client.ts';
+
+let app: TestApp;
+const open: MqttClient[] = [];
+beforeAll(async () => {
+  app = await startTestApp();
+});
+afterEach(() => {
+  for (const client of open.splice(0)) client.end(true);
+});
+afterAll(() => app.stop());
+
+async function makeKey(fields: object = {}): Promise<{ key: string; keyId: string }> {
+  const body = { name: 'test', scopes: ['data'], devices: null, expiresAt: null, ...fields };
+  const answer = await app.api('POST', '/api/v1/keys', body);
+  expect(answer.status).toBe(201);
+  return answer.body;
+}
+
+interface Reader {
+  readonly client: MqttClient;
+  readonly connack: IConnackPacket;
+  /** Topic, payload as JSON, and retain flag, in order of arrival. */
+  readonly got: { topic: string; body: unknown; isRetained: boolean; isDup: boolean }[];
+}
+
+async function connectReader(key: string, options: IClientOptions = {}): Promise<Reader> {
+  const got: Reader['got'] = [];
+  const client = mqtt.connect(app.addresses.mqttUrl, {
+    protocolVersion: 4,
+    username: 'reader',
+    password: key,
+    reconnectPeriod: 0,
+    ...options,
+  });
+  open.push(client);
+  client.on('message', (topic, payload, packet) => {
+    const text = payload.toString();
+    got.push({
+      topic,
+      body: text === '' ? null : JSON.parse(text),
+      isRetained: packet.retain,
+      isDup: packet.dup,
+    });
+  });
+  const connack = await new Promise<IConnackPacket>((resolve, reject) => {
+    client.once('connect', resolve);
+    client.once('error', reject);
+  });
+  return { client, connack, got };
+}
+
+async function subscribe({ client }: Reader, filter: string, qos: 0 | 1 = 1): Promise<number> {
+  const [grant] = await client.subscribeAsync(filter, { qos });
+  return grant?.qos ?? 128;
+}
+
+/** @returns the codes of SUBACK. */
+async function subscribeRaw(raw: RawClient, filters: readonly string[]): Promise<unknown> {
+  raw.send({
+    cmd: 'subscribe',
+    messageId: 1,
+    subscriptions: filters.map((topic) => ({ topic, qos: 1 as const })),
+  });
+  const suback = await raw.next();
+  return suback.cmd === 'suback' ? suback.granted : suback;
+}
+
+describe('an integrator', () => {
+  it('sees the canonical stream of every device once it is stored', async () => {
+    const reader = await connectReader((await makeKey()).key);
+    expect(await subscribe(reader, 'v1/demo/+/data')).toBe(1);
+    const device = await app.connect(await app.addDevice('streamed'));
+    await device.publishAsync('v1/me/data/temp', '21.5', { qos: 1 });
+    await device.publishAsync('v1/me/data', '{"ts":1795235431,"bme":{"t":21},"nan":nan}', { qos: 0 });
+    await device.publishAsync('v1/me/data', '{"broken":', { qos: 1 });
+    await eventually('both messages', () => reader.got.length === 2);
+    expect(reader.got[0]).toMatchObject({ topic: 'v1/demo/streamed/data', body: { temp: 21.5 } });
+    expect(typeof (reader.got[0]?.body as { ts: unknown }).ts).toBe('number');
+    expect(reader.got[1]?.body).toMatchObject({ 'bme.t': 21 });
+    const { body } = await app.api('GET', '/api/v1/devices/streamed/readings');
+    expect(body.data.length).toBeGreaterThanOrEqual(2);
+  });
+
+  it.each([
+    ['#'],
+    ['+/#'],
+    ['$SYS/#'],
+    ['$share/g/v1/demo/+/data'],
+    ['v1/other/+/data'],
+    ['v1/+/+/data'],
+    ['v1/demo/+/status'],
+    ['v1/demo/+/in/key'],
+    ['v2/demo/+/data'],
+  ])('is refused %s with 0x80, and the rest of the packet is granted (I-06)', async (filter) => {
+    const raw = await connectRaw(app.addresses.mqttUrl, (await makeKey()).key);
+    expect(await subscribeRaw(raw, [filter, 'v1/demo/first/data'])).toEqual([128, 1]);
+    raw.end();
+  });
+
+  it('of some devices sees those alone, whatever wildcard it asks for', async () => {
+    const one = await app.connect(await app.addDevice('mine'));
+    const other = await app.connect(await app.addDevice('not-mine'));
+    const reader = await connectReader((await makeKey({ devices: ['mine'] })).key);
+    await subscribe(reader, 'v1/demo/#');
+    await other.publishAsync('v1/me/data/n', '1', { qos: 1 });
+    await one.publishAsync('v1/me/data/n', '2', { qos: 1 });
+    await eventually('its own device', () => reader.got.length > 0);
+    expect(reader.got.map(({ topic }) => topic)).toEqual(['v1/demo/mine/data']);
+  });
+
+  it('that publishes is closed without PUBACK [MQTT-3.3.5-2] (I-05)', async () => {
+    const raw = await connectRaw(app.addresses.mqttUrl, (await makeKey()).key);
+    raw.send({
+      cmd: 'publish',
+      topic: 'v1/demo/first/in/cmd',
+      payload: 'x',
+      qos: 1,
+      messageId: 1,
+      dup: false,
+      retain: true,
+    });
+    await raw.closed;
+    expect(raw.received).toEqual([]);
+  });
+
+  it('is closed within a second when its key is revoked, and let in no more (A-04)', async () => {
+    const { key, keyId } = await makeKey();
+    const raw = await connectRaw(app.addresses.mqttUrl, key);
+    const revokedAt = performance.now();
+    expect((await app.api('DELETE', `/api/v1/keys/${keyId}`)).status).toBe(204);
+    await raw.closed;
+    expect(performance.now() - revokedAt).toBeLessThan(1000);
+    await expect(connectRaw(app.addresses.mqttUrl, key)).rejects.toThrow('"returnCode":5');
+  });
+
+  it('is closed when its key expires', async () => {
+    const expiresAt = new Date(Date.now() + 1200).toISOString();
+    const { key } = await makeKey({ expiresAt });
+    const raw = await connectRaw(app.addresses.mqttUrl, key);
+    await raw.closed;
+    await expect(connectRaw(app.addresses.mqttUrl, key)).rejects.toThrow('"returnCode":5');
+  });
+});
+
+describe('a persistent session', () => {
+  it('gets what was stored while its client was away, in order, and says it was present', async () => {
+    const { key } = await makeKey();
+    const options = { clientId: 'archive', clean: false };
+    const before = await connectReader(key, options);
+    await subscribe(before, 'v1/demo/+/data');
+    await before.client.endAsync();
+    const device = await app.connect(await app.addDevice('kept'));
+    for (let n = 0; n < 50; n += 1) {
+      await device.publishAsync('v1/me/data/n', String(n), { qos: 1 });
+    }
+    const after = await connectReader(key, options);
+    await eventually('all of them', () => after.got.length === 50);
+    expect(after.got.map(({ body }) => (body as { n: number }).n)).toEqual(
+      Array.from({ length: 50 }, (_, n) => n),
+    );
+    await device.publishAsync('v1/me/data/n', '50', { qos: 1 });
+    await eventually('the live one', () => after.got.length === 51);
+  });
+
+  it('is present without a subscription too [MQTT-3.2.2-2], and gone after a clean one [MQTT-3.1.2-6]', async () => {
+    const { key } = await makeKey();
+    const present = async (clean: boolean): Promise<boolean> => {
+      const { client, connack } = await connectReader(key, { clientId: 'counter', clean });
+      await client.endAsync();
+      return connack.sessionPresent;
+    };
+    expect(await present(false)).toBe(false);
+    expect(await present(false)).toBe(true);
+    expect(await present(true)).toBe(false);
+    expect(await present(false)).toBe(false);
+  });
+
+  it('with an allowed and a forbidden filter keeps the allowed one alone (row 6)', async () => {
+    const { key } = await makeKey({ devices: ['kept'] });
+    const options = { clientId: 'greedy', clean: false };
+    const before = await connectRaw(app.addresses.mqttUrl, key, options);
+    const filters = ['v1/demo/kept/data', 'v1/demo/first/data'];
+    expect(await subscribeRaw(before, filters)).toEqual([1, 128]);
+    before.end();
+    await before.closed;
+    const after = await connectReader(key, options);
+    const first = await app.connect(app.deviceKey);
+    await first.publishAsync('v1/me/data/n', '1', { qos: 1 });
+    const kept = await app.connect((await app.api('POST', '/api/v1/devices/kept/keys', {})).body.key);
+    await kept.publishAsync('v1/me/data/n', '2', { qos: 1 });
+    await eventually('the allowed one', () => after.got.length > 0);
+    expect(after.got.map(({ topic }) => topic)).toEqual(['v1/demo/kept/data']);
+  });
+
+  it('goes with its key', async () => {
+    const { key, keyId } = await makeKey();
+    const reader = await connectReader(key, { clientId: 'doomed', clean: false });
+    await subscribe(reader, 'v1/demo/+/data');
+    await reader.client.endAsync();
+    const before = await app.metric('puback_broker_store_sessions');
+    await app.api('DELETE', `/api/v1/keys/${keyId}`);
+    await eventually(
+      'one session less',
+      async () => (await app.metric('puback_broker_store_sessions')) === before - 1,
+    );
+  });
+});
+
+describe('presence', () => {
+  it('is retained on status, for exact topics and for wildcards', async () => {
+    const device = await app.connect(await app.addDevice('present'));
+    const { key } = await makeKey({ scopes: ['status'] });
+    const exact = await connectReader(key);
+    await subscribe(exact, 'v1/demo/present/status');
+    await eventually('its status', () => exact.got.length === 1);
+    expect(exact.got[0]).toMatchObject({ isRetained: true, body: { st: 'online', sleep: 0 } });
+    const all = await connectReader(key);
+    await subscribe(all, 'v1/demo/+/status');
+    const ofDevice = () => all.got.filter(({ topic }) => topic === 'v1/demo/present/status');
+    await eventually('its status among all', () => ofDevice().length === 1);
+    await device.endAsync();
+    await eventually('that it has gone', () => ofDevice().length === 2);
+    expect(ofDevice()[1]).toMatchObject({ isRetained: false, body: { st: 'offline' } });
+  });
+
+  it('follows hello: a device that sleeps is sleeping when it goes', async () => {
+    const key = await app.addDevice('sleeper');
+    const device = await app.connect(key);
+    await device.publishAsync('v1/me/hello', '{"fw":"1.4.2","sleep":600,"boot":7}', { qos: 1 });
+    const reader = await connectReader((await makeKey({ scopes: ['status'] })).key);
+    await device.endAsync();
+    await subscribe(reader, 'v1/demo/+/status');
+    await eventually('sleeping', () =>
+      reader.got.some(
+        ({ topic, body }) =>
+          topic === 'v1/demo/sleeper/status' && (body as { st: string }).st === 'sleeping',
+      ),
+    );
+    const shown = await app.api('GET', '/api/v1/devices/sleeper/diagnostics');
+    expect(shown.body.presence).toMatchObject({ state: 'sleeping', hello: { fw: '1.4.2', boot: 7 } });
+  });
+
+  it('goes with a deleted device (I-07)', async () => {
+    const device = await app.connect(await app.addDevice('deleted'));
+    const reader = await connectReader((await makeKey({ scopes: ['status'] })).key);
+    await subscribe(reader, 'v1/demo/deleted/status');
+    await eventually('its status', () => reader.got.length === 1);
+    await app.api('DELETE', '/api/v1/devices/deleted');
+    await eventually('its end', () => reader.got.some(({ body }) => body === null));
+    device.end(true);
+    const later = await connectReader((await makeKey({ scopes: ['status'] })).key);
+    await subscribe(later, 'v1/demo/deleted/status');
+    await subscribe(later, 'v1/demo/+/status');
+    await eventually('the others', () => later.got.length > 0);
+    expect(later.got.map(({ topic }) => topic)).not.toContain('v1/demo/deleted/status');
+  });
+});
+
+describe('the greeting', () => {
+  it('echoes the uptime of a hello and says up to which seq everything is stored', async () => {
+    const key = await app.addDevice('greeted');
+    const device = await app.connect(key);
+    const greetings: Record<string, unknown>[] = [];
+    device.on('message', (_topic, payload) => greetings.push(JSON.parse(payload.toString())));
+    await device.subscribeAsync('v1/me/in/+');
+    await device.publishAsync('v1/me/hello', '{"boot":1,"up":812}', { qos: 1 });
+    for (let seq = 1; seq <= 3; seq += 1) {
+      await device.publishAsync('v1/me/data', `{"seq":${seq},"n":${seq}}`, { qos: 1 });
+    }
+    await device.publishAsync('v1/me/data', '{"seq":2,"n":2}', { qos: 1 });
+    await device.publishAsync('v1/me/hello', '{"boot":1,"up":900}', { qos: 1 });
+    await eventually('the last greeting', () => greetings.some(({ up }) => up === 900));
+    expect(greetings.at(-1)).toMatchObject({ up: 900, cmd: 0, cfg: 0, seq: 3 });
+    const { body } = await app.api('GET', '/api/v1/devices/greeted/readings');
+    expect(body.data).toHaveLength(3);
+  });
+});
