@@ -1,13 +1,15 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ToolFailedError } from '../errors.ts';
 import { ApiClient } from './api-client.ts';
+import { CalmFleet } from './calm-fleet.ts';
 import { countOption, durationOption, runTool, type OptionTable } from './command-line.ts';
 import { provisionFleet, type BoardAccess } from './fleet-keys.ts';
-import { milliseconds } from './figures.ts';
-import { GeneratorConnection, type ConnectionObserver } from './generator-connection.ts';
+import { formatMs } from './figures.ts';
+import { Flood } from './flood.ts';
+import type { Target } from './generator-connection.ts';
 import { startProgram, stopLeftDatabase } from './program.ts';
 import { createProgress, type Progress } from './progress.ts';
-import { connectPacket, PublishRing } from './publish-ring.ts';
+import { connectPacket } from './publish-ring.ts';
 import { makeScratchFolder, type ScratchFolder } from './scratch-folder.ts';
 
 const HELP = `Measures what a device that floods does to the others: the time to PUBACK of 100 devices that
@@ -35,9 +37,6 @@ const WARMUP_S = 3;
 const RATIO_MAX = 1.3;
 /** Between the end of a flood and the next turn: what is left of it is stored meanwhile. */
 const SETTLE_MS = 500;
-const FLOOD_TICK_MS = 5;
-/** Packet identifiers of the flood: more than a quarter of a second's worth are never in flight. */
-const FLOOD_WINDOW = 500;
 
 const ALONE = { MQTT_PORT: '0', HTTP_PORT: '0', LOG_LEVEL: 'warn', DATABASE_URL: '' };
 const KINDS = [
@@ -94,10 +93,10 @@ async function measureKind(
     const { httpUrl, mqttUrl, adminKey } = program.credentials;
     const name = { prefix: 'fair', keyName: 'bench', tags: ['bench'] };
     const boards = await provisionFleet(new ApiClient(httpUrl, adminKey), name, CALM_DEVICES + 1);
-    const { hostname, port } = new URL(mqttUrl);
-    const [flooder, ...calm] = boards as [BoardAccess, ...BoardAccess[]];
-    const others = new CalmFleet(calm, hostname, Number(port));
-    const flood = new Flood(flooder, hostname, Number(port), plan.floodPerS);
+    const [flooder, ...calm] = boards.map((board) => targetOf(mqttUrl, board));
+    if (flooder === undefined) throw new ToolFailedError('no devices');
+    const others = new CalmFleet(calm);
+    const flood = new Flood(flooder, plan.floodPerS);
     others.start();
     await delay(WARMUP_S * 1000);
     const turns = await alternate(plan, others, flood, (round) =>
@@ -109,6 +108,12 @@ async function measureKind(
   } finally {
     await program.stop();
   }
+}
+
+function targetOf(mqttUrl: string, { device, key }: BoardAccess): Target {
+  const { hostname, port } = new URL(mqttUrl);
+  const packet = connectPacket(device, 'device', key);
+  return { host: hostname, port: Number(port), connectPacket: packet };
 }
 
 /** Times to PUBACK of one turn, in ms, and what the flood achieved in it. */
@@ -131,9 +136,9 @@ async function alternate(
   for (let round = 1; round <= plan.rounds; round += 1) {
     tell(round);
     for (const isFlooded of round % 2 === 1 ? [false, true] : [true, false]) {
+      const before = flood.counts();
       if (isFlooded) flood.start();
       others.takeTimes();
-      const before = flood.counts();
       await delay(plan.seconds * 1000);
       const times = others.takeTimes();
       const after = flood.counts();
@@ -143,7 +148,7 @@ async function alternate(
         p50Ms: percentile(times, 0.5),
         p99Ms: percentile(times, 0.99),
         floodedPerS: (after.acknowledged - before.acknowledged) / plan.seconds,
-        floodConnections: after.connections - before.connections + (isFlooded ? 1 : 0),
+        floodConnections: after.connections - before.connections,
       });
       await delay(SETTLE_MS);
     }
@@ -152,14 +157,16 @@ async function alternate(
 }
 
 function report(title: string, turns: readonly Turn[]): boolean {
-  const kinds = [false, true].map((isFlooded) => turns.filter((turn) => turn.isFlooded === isFlooded));
+  const kinds = [false, true].map((isFlooded) =>
+    turns.filter((turn) => turn.isFlooded === isFlooded),
+  );
   const [calm = [], flooded = []] = kinds;
   const [before, during] = [medianOf(calm), medianOf(flooded)];
   const ratio = during.p99Ms / before.p99Ms;
   const lines = [
     `${title}:`,
-    `  without the flood  PUBACK p50 ${milliseconds(before.p50Ms)}, p99 ${milliseconds(before.p99Ms)}`,
-    `  with it            PUBACK p50 ${milliseconds(during.p50Ms)}, p99 ${milliseconds(during.p99Ms)}`,
+    `  without the flood  PUBACK p50 ${formatMs(before.p50Ms)}, p99 ${formatMs(before.p99Ms)}`,
+    `  with it            PUBACK p50 ${formatMs(during.p50Ms)}, p99 ${formatMs(during.p99Ms)}`,
     `  of the flood ${Math.round(during.floodedPerS)} messages/s were acknowledged, over ` +
       `${during.floodConnections} connections a turn`,
     `  p99 by round ${calm.map(({ p99Ms }) => p99Ms.toFixed(2)).join(' ')} without, ` +
@@ -185,58 +192,4 @@ function percentile(values: readonly number[], share: number): number {
   const value = sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
   if (value === undefined) throw new ToolFailedError('nothing was acknowledged in a turn');
   return value;
-}
-
-/** Devices that send one message a second, each at a moment of its own in each second. */
-class CalmFleet {
-  readonly #connections: readonly GeneratorConnection[];
-  #times: number[] = [];
-  #isStopped = false;
-
-  constructor(boards: readonly BoardAccess[], host: string, port: number) {
-    const observer: ConnectionObserver = {
-      opened: () => undefined,
-      allowance: (wanted) => Math.min(1, wanted),
-      acknowledged: ({ sentAtMs }, slot) => {
-        this.#times.push(performance.now() - (sentAtMs[slot] ?? 0));
-      },
-      closed: (_connection, _wasOpen, reason) => {
-        if (!this.#isStopped) throw new ToolFailedError(`a calm device lost its connection: ${reason}`);
-      },
-    };
-    this.#connections = boards.map(({ device, key }, number) => {
-      const target = { host, port, connectPacket: connectPacket(device, 'device', key) };
-      return new GeneratorConnection(number, new PublishRing('one', 8), target, new Paced(observer));
-    });
-  }
-
-  start(): void {
-    for (const connection of this.#connections) {
-      connection.open();
-      this.#sendInNextSecond(connection);
-    }
-  }
-
-  stop(): void {
-    this.#isStopped = true;
-    for (const connection of this.#connections) connection.close();
-  }
-
-  /** Times to PUBACK since the last call, in ms. */
-  takeTimes(): number[] {
-    const times = this.#times;
-    this.#times = [];
-    return times;
-  }
-
-  #sendInNextSecond(connection: GeneratorConnection): void {
-    setTimeout(() => {
-      if (this.#isStopped) return;
-      (connection.observer as Paced).allow(1);
-      connection.fill();
-    }, Math.random() * 1000);
-    setTimeout(() => {
-      if (!this.#isStopped) this.#sendInNextSecond(connection);
-    }, 1000);
-  }
 }

@@ -191,6 +191,8 @@ async function settings(
     HTTP_PORT: '0',
     MQTTS_PORT: String(tlsPort),
     ADDRESS_CONNECTIONS_MAX: '0',
+    ADDRESS_UNAUTHENTICATED_MAX: '0',
+    ADDRESS_CONNECTS_PER_S: '0',
     CONNECTIONS_MAX: String(Math.max(20_000, connections + 100)),
     LOG_LEVEL: 'warn',
   };

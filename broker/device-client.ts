@@ -212,7 +212,9 @@ export class DeviceClient implements Access {
       message.acknowledge();
       void this.#forward(canonicalTopic(this.principal, 'hello'), message.payload, message);
     });
-    if (!isTaken) session.close('rate');
+    if (isTaken) return true;
+    if (message.qos === 0) message.acknowledge();
+    else session.close('rate');
     return true;
   }
 

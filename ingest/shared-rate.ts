@@ -18,7 +18,8 @@ export class SharedRate {
   readonly reason: SharedRateReason;
   readonly #bucket: TokenBucket;
   readonly #line = new Set<() => void>();
-  #timer: NodeJS.Timeout | undefined;
+  /** Whether a timer will serve the line. */
+  #isTimed = false;
   /** Connections that use the rate. */
   connections = 0;
   /** When the last of them ended, in ms of the monotonic clock. */
@@ -46,11 +47,13 @@ export class SharedRate {
   }
 
   #startTimer(nowMs: number): void {
-    this.#timer ??= setTimeout(() => this.#serve(), Math.ceil(this.#bucket.waitFor(1, nowMs)));
+    if (this.#isTimed) return;
+    this.#isTimed = true;
+    setTimeout(() => this.#serve(), Math.ceil(this.#bucket.waitFor(1, nowMs)));
   }
 
   #serve(): void {
-    this.#timer = undefined;
+    this.#isTimed = false;
     const nowMs = performance.now();
     // Whom this turn serves asks again behind those who are in line now.
     let places = this.#line.size;

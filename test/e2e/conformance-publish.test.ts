@@ -105,7 +105,7 @@ describe('QoS', () => {
         await publisher.publish(topic, '', { qos: published });
         const { qos, messageId } = await subscriber.message();
         expect(qos).toBe(Math.min(granted, published));
-        if (qos === 1) subscriber.send({ cmd: 'puback', messageId });
+        if (qos === 1) subscriber.acknowledge(messageId);
       }
       subscriber.drop();
     }
@@ -139,7 +139,7 @@ describe('topic name', () => {
     while (delivered.length < names.length) {
       const { topic, payload, messageId } = await subscriber.message();
       expect(payload).toBe('yes');
-      subscriber.send({ cmd: 'puback', messageId });
+      subscriber.acknowledge(messageId);
       // Overlapping filters may give one copy each.
       if (delivered.at(-1) !== topic) delivered.push(topic);
     }
@@ -196,7 +196,7 @@ describe('a message', () => {
 
   it('that was delivered is acknowledged by a client that knows no such identifier, to no effect [MQTT-4.5.0-2]', async () => {
     const client = await connect();
-    client.send({ cmd: 'puback', messageId: 4711 });
+    client.acknowledge(4711);
     client.sendBytes(frame(0x50, twoBytes(4711)), frame(0x70, twoBytes(4711)));
     await client.publish('a', 'on it goes');
   });

@@ -103,7 +103,7 @@ describe('a kept session', () => {
     for (let number = 1; number <= 5; number += 1) await publisher.publish(topic, String(number));
     const sent = [];
     while (sent.length < 5) sent.push(await first.message());
-    first.send({ cmd: 'puback', messageId: sent[1]?.messageId });
+    first.acknowledge(sent[1]?.messageId);
     await first.ping();
     first.drop();
     await publisher.publish(topic, '6');
@@ -111,11 +111,11 @@ describe('a kept session', () => {
     const unacknowledged = sent.filter((_, index) => index !== 1);
     for (const { payload, messageId } of unacknowledged) {
       expect(await again.message()).toMatchObject({ payload, messageId, dup: true, qos: 1 });
-      again.send({ cmd: 'puback', messageId });
+      again.acknowledge(messageId);
     }
     const last = await again.message();
     expect(last).toMatchObject({ payload: '6', dup: false });
-    again.send({ cmd: 'puback', messageId: last.messageId });
+    again.acknowledge(last.messageId);
     await again.ping();
     again.drop();
     const third = await keep(clientId);
@@ -185,7 +185,7 @@ describe('a restart', () => {
     expect(await again.login({ clientId, clean: false })).toMatchObject({ sessionPresent: true });
     const resent = await again.message();
     expect(resent).toMatchObject({ payload: 'unacknowledged', messageId, dup: true });
-    again.send({ cmd: 'puback', messageId });
+    again.acknowledge(messageId);
     expect(await again.messages(1)).toEqual(['queued']);
     const late = await Probe.connect(target.url);
     await late.subscribe(`${topic}/#`);

@@ -110,7 +110,7 @@ describe('SUBSCRIBE', () => {
     const copies: number[] = [];
     for (;;) {
       const { payload, qos, messageId } = await subscriber.message();
-      if (qos === 1) subscriber.send({ cmd: 'puback', messageId });
+      if (qos === 1) subscriber.acknowledge(messageId);
       if (payload === 'end') break;
       copies.push(qos);
     }
@@ -235,7 +235,7 @@ describe('UNSUBSCRIBE', () => {
     client.drop();
     const again = await Probe.connect(target.url, { clientId, clean: false });
     expect(await again.message()).toMatchObject({ payload: 'under way', messageId, dup: true });
-    again.send({ cmd: 'puback', messageId });
+    again.acknowledge(messageId);
     await again.ping();
   });
 

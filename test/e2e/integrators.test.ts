@@ -1,6 +1,7 @@
-import mqtt, { type IClientOptions, type IConnackPacket, type MqttClient } from 'mqtt';
+import type { IClientOptions, MqttClient } from 'mqtt';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { eventually, startTestApp, type TestApp } from '../support/app.ts';
+import { connectReader, type Reader } from '../support/reader.ts';
 import { connectRaw, type RawClient } from '../support/raw-client.ts';
 
 let app: TestApp;
@@ -20,37 +21,10 @@ async function makeKey(fields: object = {}): Promise<{ key: string; keyId: strin
   return answer.body;
 }
 
-interface Reader {
-  readonly client: MqttClient;
-  readonly connack: IConnackPacket;
-  /** Topic, payload as JSON, and retain flag, in order of arrival. */
-  readonly got: { topic: string; body: unknown; isRetained: boolean; isDup: boolean }[];
-}
-
-async function connectReader(key: string, options: IClientOptions = {}): Promise<Reader> {
-  const got: Reader['got'] = [];
-  const client = mqtt.connect(app.addresses.mqttUrl, {
-    protocolVersion: 4,
-    username: 'reader',
-    password: key,
-    reconnectPeriod: 0,
-    ...options,
-  });
-  open.push(client);
-  client.on('message', (topic, payload, packet) => {
-    const text = payload.toString();
-    got.push({
-      topic,
-      body: text === '' ? null : JSON.parse(text),
-      isRetained: packet.retain,
-      isDup: packet.dup,
-    });
-  });
-  const connack = await new Promise<IConnackPacket>((resolve, reject) => {
-    client.once('connect', resolve);
-    client.once('error', reject);
-  });
-  return { client, connack, got };
+async function readerOf(key: string, options: IClientOptions = {}): Promise<Reader> {
+  const reader = await connectReader(app.addresses.mqttUrl, key, options);
+  open.push(reader.client);
+  return reader;
 }
 
 async function subscribe({ client }: Reader, filter: string, qos: 0 | 1 = 1): Promise<number> {
@@ -71,7 +45,7 @@ async function subscribeRaw(raw: RawClient, filters: readonly string[]): Promise
 
 describe('an integrator', () => {
   it('sees the canonical stream of every device once it is stored', async () => {
-    const reader = await connectReader((await makeKey()).key);
+    const reader = await readerOf((await makeKey()).key);
     expect(await subscribe(reader, 'v1/demo/+/data')).toBe(1);
     const device = await app.connect(await app.addDevice('streamed'));
     await device.publishAsync('v1/me/data/temp', '21.5', { qos: 1 });
@@ -104,7 +78,7 @@ describe('an integrator', () => {
   it('of some devices sees those alone, whatever wildcard it asks for', async () => {
     const one = await app.connect(await app.addDevice('mine'));
     const other = await app.connect(await app.addDevice('not-mine'));
-    const reader = await connectReader((await makeKey({ devices: ['mine'] })).key);
+    const reader = await readerOf((await makeKey({ devices: ['mine'] })).key);
     await subscribe(reader, 'v1/demo/#');
     await other.publishAsync('v1/me/data/n', '1', { qos: 1 });
     await one.publishAsync('v1/me/data/n', '2', { qos: 1 });
@@ -150,14 +124,14 @@ describe('a persistent session', () => {
   it('gets what was stored while its client was away, in order, and says it was present', async () => {
     const { key } = await makeKey();
     const options = { clientId: 'archive', clean: false };
-    const before = await connectReader(key, options);
+    const before = await readerOf(key, options);
     await subscribe(before, 'v1/demo/+/data');
     await before.client.endAsync();
     const device = await app.connect(await app.addDevice('kept'));
     for (let n = 0; n < 50; n += 1) {
       await device.publishAsync('v1/me/data/n', String(n), { qos: 1 });
     }
-    const after = await connectReader(key, options);
+    const after = await readerOf(key, options);
     await eventually('all of them', () => after.got.length === 50);
     expect(after.got.map(({ body }) => (body as { n: number }).n)).toEqual(
       Array.from({ length: 50 }, (_, n) => n),
@@ -169,7 +143,7 @@ describe('a persistent session', () => {
   it('is present without a subscription too [MQTT-3.2.2-2], and gone after a clean one [MQTT-3.1.2-6]', async () => {
     const { key } = await makeKey();
     const present = async (clean: boolean): Promise<boolean> => {
-      const { client, connack } = await connectReader(key, { clientId: 'counter', clean });
+      const { client, connack } = await readerOf(key, { clientId: 'counter', clean });
       await client.endAsync();
       return connack.sessionPresent;
     };
@@ -187,7 +161,7 @@ describe('a persistent session', () => {
     expect(await subscribeRaw(before, filters)).toEqual([1, 128]);
     before.end();
     await before.closed;
-    const after = await connectReader(key, options);
+    const after = await readerOf(key, options);
     const first = await app.connect(app.deviceKey);
     await first.publishAsync('v1/me/data/n', '1', { qos: 1 });
     const kept = await app.connect((await app.api('POST', '/api/v1/devices/kept/keys', {})).body.key);
@@ -198,7 +172,7 @@ describe('a persistent session', () => {
 
   it('goes with its key', async () => {
     const { key, keyId } = await makeKey();
-    const reader = await connectReader(key, { clientId: 'doomed', clean: false });
+    const reader = await readerOf(key, { clientId: 'doomed', clean: false });
     await subscribe(reader, 'v1/demo/+/data');
     await reader.client.endAsync();
     const before = await app.metric('puback_broker_store_sessions');
@@ -214,11 +188,11 @@ describe('presence', () => {
   it('is retained on status, for exact topics and for wildcards', async () => {
     const device = await app.connect(await app.addDevice('present'));
     const { key } = await makeKey({ scopes: ['status'] });
-    const exact = await connectReader(key);
+    const exact = await readerOf(key);
     await subscribe(exact, 'v1/demo/present/status');
     await eventually('its status', () => exact.got.length === 1);
     expect(exact.got[0]).toMatchObject({ isRetained: true, body: { st: 'online', sleep: 0 } });
-    const all = await connectReader(key);
+    const all = await readerOf(key);
     await subscribe(all, 'v1/demo/+/status');
     const ofDevice = () => all.got.filter(({ topic }) => topic === 'v1/demo/present/status');
     await eventually('its status among all', () => ofDevice().length === 1);
@@ -231,7 +205,7 @@ describe('presence', () => {
     const key = await app.addDevice('sleeper');
     const device = await app.connect(key);
     await device.publishAsync('v1/me/hello', '{"fw":"1.4.2","sleep":600,"boot":7}', { qos: 1 });
-    const reader = await connectReader((await makeKey({ scopes: ['status'] })).key);
+    const reader = await readerOf((await makeKey({ scopes: ['status'] })).key);
     await device.endAsync();
     await subscribe(reader, 'v1/demo/+/status');
     await eventually('sleeping', () =>
@@ -246,13 +220,13 @@ describe('presence', () => {
 
   it('goes with a deleted device (I-07)', async () => {
     const device = await app.connect(await app.addDevice('deleted'));
-    const reader = await connectReader((await makeKey({ scopes: ['status'] })).key);
+    const reader = await readerOf((await makeKey({ scopes: ['status'] })).key);
     await subscribe(reader, 'v1/demo/deleted/status');
     await eventually('its status', () => reader.got.length === 1);
     await app.api('DELETE', '/api/v1/devices/deleted');
     await eventually('its end', () => reader.got.some(({ body }) => body === null));
     device.end(true);
-    const later = await connectReader((await makeKey({ scopes: ['status'] })).key);
+    const later = await readerOf((await makeKey({ scopes: ['status'] })).key);
     await subscribe(later, 'v1/demo/deleted/status');
     await subscribe(later, 'v1/demo/+/status');
     await eventually('the others', () => later.got.length > 0);

@@ -101,9 +101,14 @@ export class Probe {
     while (payloads.length < count) {
       const { payload, qos, messageId } = await this.message();
       payloads.push(payload);
-      if (qos === 1) this.send({ cmd: 'puback', messageId });
+      if (qos === 1) this.acknowledge(messageId);
     }
     return payloads;
+  }
+
+  /** Sends PUBACK of a message at QoS 1. */
+  acknowledge(messageId: number | undefined): void {
+    this.send({ cmd: 'puback', messageId: messageId ?? 0 });
   }
 
   /** Subscribes. @returns the return codes of SUBACK. */

@@ -158,6 +158,17 @@ describe('Outbox of a clean session', () => {
     expect(texts(link)).toEqual(['3']);
   });
 
+  it('sends what waits before what comes in the turn of a PUBACK', async () => {
+    const { outbox, link } = openOutbox({ inFlightMax: 1 });
+    outbox.offer(messageOf('a', '1'), 1);
+    outbox.offer(messageOf('a', '2'), 1);
+    await turn();
+    outbox.acknowledge(link.readMessages()[0]?.messageId ?? 0);
+    outbox.offer(messageOf('a', '3'), 1);
+    await turn();
+    expect(texts(link)).toEqual(['2']);
+  });
+
   it('ignores a PUBACK for an identifier that is not in use', async () => {
     const { outbox, link } = openOutbox({ inFlightMax: 1 });
     outbox.offer(messageOf('a', '1'), 1);
@@ -285,8 +296,9 @@ describe('Outbox of a clean session', () => {
       { weight: 3, arbitrary: fc.record({ do: fc.constant('ack'), qos: fc.nat({ max: 5 }) }) },
       {
         weight: 2,
-        arbitrary: fc.record({ do: fc.constantFrom('full', 'drain', 'turn', 'wrong') }),
+        arbitrary: fc.record({ do: fc.constantFrom('full', 'drain', 'wrong') }),
       },
+      { weight: 3, arbitrary: fc.record({ do: fc.constant('turn') }) },
       { weight: 1, arbitrary: fc.record({ do: fc.constantFrom('big', 'close') }) },
     );
     await fc.assert(
@@ -409,6 +421,31 @@ describe('Outbox of a persistent session', () => {
     expect(texts(link)).toEqual(['2']);
     expect(dispatch.metrics.dropped.not_granted).toBe(1);
     expect(store.queueSize('s').messages).toBe(1);
+  });
+
+  it('asks for no right again once it has caught up: the table has matched', async () => {
+    const { store, dispatch } = await storedSession();
+    const { outbox, link } = attachOutbox(dispatch, 's', () => false);
+    outbox.start();
+    await store.enqueue(['s'], messageOf('own', '1'));
+    outbox.wake();
+    await turn();
+    expect(texts(link)).toEqual(['1']);
+  });
+
+  it('stops within a page when the connection is full', async () => {
+    const { store, dispatch } = await storedSession();
+    for (let index = 0; index < 10; index += 1) {
+      await store.enqueue(['s'], messageOf('a', `${index}`.repeat(20_000)));
+    }
+    const { outbox, link } = attachOutbox(dispatch, 's');
+    link.isFull = true;
+    outbox.start();
+    expect(link.readMessages().length).toBe(1);
+    expect(outbox.inFlightMessages).toBe(1);
+    link.isFull = false;
+    outbox.drained();
+    expect(link.readMessages().length).toBe(9);
   });
 
   it('lets QoS 0 wait in memory within the bounds, as any other', async () => {

@@ -159,9 +159,12 @@ describe('Subscriber', () => {
     const { attach, fanOut } = createBench();
     const { subscribe, unsubscribe, link } = attach();
     await subscribe(['all', 1], ['a', 0]);
+    link.read();
+    void fanOut.publish(messageOf('a', '1'));
+    await turn();
+    expect(link.readMessages().map(({ qos }) => qos)).toEqual([1]);
     await unsubscribe('all');
     expect(fanOut.isWanted('b/x')).toBe(false);
-    link.read();
     void fanOut.publish(messageOf('a', '1'));
     await turn();
     expect(link.readMessages().map(({ qos }) => qos)).toEqual([0]);
@@ -355,6 +358,16 @@ describe('Subscriber of a persistent session', () => {
     await second.unsubscribe('a', 'c');
     expect(store.subscriptions('p')).toEqual([]);
     expect(fanOut.gauges.filters).toBe(0);
+  });
+
+  it('replaces the QoS of a filter of an earlier connection', async () => {
+    const { attach, store } = createBench();
+    await store.openSession('p');
+    const first = attach({}, persistent);
+    await first.subscribe(['a', 1]);
+    first.subscriber.detach();
+    await attach({}, persistent).subscribe(['a', 0]);
+    expect(store.subscriptions('p')).toEqual([{ filter: 'a', qos: 0 }]);
   });
 
   it('gives up on its return what is not granted any more, queued messages too', async () => {
