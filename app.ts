@@ -281,7 +281,7 @@ async function listenTlsWhenSet(
 /** HTTP, and MQTT over WebSocket on the same port. */
 async function openApi(
   { config, log, metricsRegistry, onStop }: Context,
-  { database, registry, ingest }: Parts,
+  { database, registry, ingest, gate }: Parts,
   listening: ListenerParts,
 ): Promise<{ port: number }> {
   const { pool } = database;
@@ -291,6 +291,8 @@ async function openApi(
   const api = await createApi({
     log,
     registry,
+    guard: gate.guard,
+    addressOf: (request) => gate.proxies.clientOf(request),
     history: createHistory({ pool }),
     quarantine,
     health: createHealth(database, ingest),

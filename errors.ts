@@ -129,6 +129,16 @@ export class UnauthorizedError extends AppError {
   }
 }
 
+/** Too many different wrong keys came from this address. It ends by itself. */
+export class AddressBannedError extends AppError {
+  readonly code = 'ADDRESS_BANNED';
+  readonly status = 429;
+  override readonly retryable = true;
+  constructor() {
+    super('too many wrong keys came from this address; wait for LOGIN_BAN_S and use a right one');
+  }
+}
+
 /** No route has this method and path. */
 export class RouteNotFoundError extends AppError {
   readonly code = 'ROUTE_NOT_FOUND';

@@ -2,8 +2,8 @@ import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { InternalError, RequestInvalidError, RouteNotFoundError } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import type { AdminPrincipal, KeyVerdict } from '../registry/principal.ts';
-import { authorize } from './authorize.ts';
+import type { AdminPrincipal } from '../registry/principal.ts';
+import { authorize, type AuthorizeParts } from './authorize.ts';
 import { schemaOf } from './documentation.ts';
 import { toAppError, toProblem } from './problem.ts';
 import type { Answer, Route } from './route.ts';
@@ -19,17 +19,15 @@ declare module 'fastify' {
  * Makes Fastify serve a line of the table: rights first, before the body is read; then the schemas;
  * then the handler.
  */
-export function addRoute(
-  app: FastifyInstance,
-  route: Route,
-  verifyKey: (key: string) => Promise<KeyVerdict>,
-): void {
+export function addRoute(app: FastifyInstance, route: Route, parts: AuthorizeParts): void {
   app.route({
     method: route.method,
     url: route.path.replaceAll(/\{(\w+)\}/g, ':$1'),
     schema: schemaOf(route),
     async onRequest(request) {
-      request.principal = await authorize(route.role, request.headers.authorization, verifyKey);
+      const { authorization } = request.headers;
+      const origin = { authorization, address: parts.addressOf(request.raw) };
+      request.principal = await authorize(route.role, origin, parts);
     },
     async handler(request, reply) {
       const { principal, params, query, body } = request;

@@ -6,6 +6,7 @@ import { validatorCompiler } from 'fastify-type-provider-zod';
 import { ListenFailedError, reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Registry } from '../registry/registry.ts';
+import type { AuthorizeParts } from './authorize.ts';
 import { boundConnections } from './connection-bounds.ts';
 import { addRoute, answerErrors, refuseBytes, sendError } from './dispatch.ts';
 import { registerDocumentation } from './documentation.ts';
@@ -14,7 +15,7 @@ import { createRouteTable, type RouteDeps } from './route-table.ts';
 import type { Route } from './route.ts';
 
 /** What {@link createApi} needs. */
-export interface ApiDeps extends RouteDeps {
+export interface ApiDeps extends RouteDeps, Pick<AuthorizeParts, 'guard' | 'addressOf'> {
   readonly log: Logger;
   readonly registry: RouteDeps['registry'] & Pick<Registry, 'verifyKey'>;
 }
@@ -62,7 +63,9 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
   answerErrors(app, log);
   await registerDocumentation(app, deps.version);
   const routes = createRouteTable(deps, () => app.swagger());
-  for (const route of routes) addRoute(app, route, deps.registry.verifyKey);
+  const { guard, addressOf } = deps;
+  const rights = { verifyKey: deps.registry.verifyKey, guard, addressOf };
+  for (const route of routes) addRoute(app, route, rights);
   await app.ready();
   return {
     server: app.server,

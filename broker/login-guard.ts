@@ -33,7 +33,7 @@ const KNOWN_KEY_SHARE = 1 / 4;
 /** How long it counts for an address that a device has logged in from it. */
 const KNOWN_MS = 24 * 3_600_000;
 
-/** A count that empties by itself: as much as `failuresMax` in `banMs`. */
+/** A count that drains by itself. */
 interface Leak {
   level: number;
   atMs: number;
@@ -44,8 +44,8 @@ interface AddressRecord {
   readonly attempts: Leak;
   /** Guesses by their weight: what a ban is made of. */
   readonly guesses: Leak;
-  readonly lastGuesses: number[];
-  readonly knownKeys: number[];
+  readonly lastGuesses: string[];
+  readonly knownKeys: string[];
   knownAtMs: number;
 }
 
@@ -65,10 +65,11 @@ export function isGuess(refusal: ConnectRefusal): boolean {
  *   100 ms, 200 ms, 400 ms and so on up to `delayMsMax`. Only refusals wait: a right key from an address
  *   that is not banned is never slowed down, whatever others have tried with its key id.
  * - **Ban.** A wrong guess weighs 1, or 1/20 when it is one of the last 16 different ones from there: a
- *   board with a bad key says the same again and again, who guesses does not. The sum drains by F in each
- *   B. When it exceeds F × (1 + k/4) the address is banned for B, where k ≤ 16 is how many different key ids have
- *   logged in from there during the last 24 hours: a plant behind one address is not judged by its worst
- *   boards. A ban ends by itself; attempts meanwhile do not reach the guard, and live connections stay.
+ *   board with a bad key says the same again and again, who guesses does not. More than F × (1 + k/4) in B
+ *   ban the address for B, where k ≤ 16 is how many different key ids have logged in from there during the
+ *   last 24 hours: a plant behind one address is not judged by its worst boards. The sum drains evenly, by
+ *   its bound in each B. A ban ends by itself; attempts meanwhile do not reach the guard, and live
+ *   connections stay.
  * - A key id is never banned, so nobody can lock out a device by guessing at its key.
  *
  * Secrets are remembered as 48 bits of a salted hash. Everything is bounded by `rememberedMax`.
@@ -114,10 +115,12 @@ export class LoginGuard {
     this.#endBans();
     const group = addressGroup(address);
     const record = this.#recordOf(group);
-    const attempts = this.#add(record.attempts, 1);
-    const guesses = this.#add(record.guesses, this.#weigh(record, secret));
-    if (guesses > this.#banLevel(record) && !this.#bans.has(group)) this.#ban(group, address);
-    const ofKey = keyId === null ? 0 : this.#add(this.#leakOf(keyId), 1);
+    const { failuresMax } = this.#limits;
+    const attempts = this.#add(record.attempts, 1, failuresMax);
+    const banLevel = this.#banLevel(record);
+    const guesses = this.#add(record.guesses, this.#weigh(record, secret), banLevel);
+    if (guesses > banLevel && !this.#bans.has(group)) this.#ban(group, address);
+    const ofKey = keyId === null ? 0 : this.#add(this.#leakOf(keyId), 1, failuresMax);
     return this.#delayMs(Math.max(attempts, ofKey));
   }
 
@@ -128,9 +131,8 @@ export class LoginGuard {
     const nowMs = this.#now();
     if (nowMs - record.knownAtMs > KNOWN_MS) record.knownKeys.length = 0;
     record.knownAtMs = nowMs;
-    const mark = this.#mark(keyId);
-    if (record.knownKeys.length < KNOWN_KEYS_MAX && !record.knownKeys.includes(mark)) {
-      record.knownKeys.push(mark);
+    if (record.knownKeys.length < KNOWN_KEYS_MAX && !record.knownKeys.includes(keyId)) {
+      record.knownKeys.push(keyId);
     }
   }
 
@@ -170,10 +172,10 @@ export class LoginGuard {
     return Math.min(this.#limits.delayMsMax, FIRST_DELAY_MS * 2 ** Math.min(steps - 1, 30));
   }
 
-  #add(leak: Leak, weight: number): number {
-    const { failuresMax, banMs } = this.#limits;
+  /** @param drain how much of it drains in `banMs` */
+  #add(leak: Leak, weight: number, drain: number): number {
     const nowMs = this.#now();
-    const drained = ((nowMs - leak.atMs) * failuresMax) / banMs;
+    const drained = ((nowMs - leak.atMs) * drain) / this.#limits.banMs;
     leak.level = Math.max(0, leak.level - drained) + weight;
     leak.atMs = nowMs;
     return leak.level;
@@ -195,9 +197,10 @@ export class LoginGuard {
     return renew(this.#keyIds, keyId, this.#limits.rememberedMax, () => ({ level: 0, atMs }));
   }
 
-  /** 48 bits that stand for a text as long as the program runs. */
-  #mark(text: string): number {
-    return createHash('sha256').update(this.#salt).update(text).digest().readUIntBE(0, 6);
+  /** 48 bits that stand for a secret as long as the program runs. */
+  #mark(secret: string): string {
+    const hash = createHash('sha256').update(this.#salt).update(secret);
+    return hash.digest('base64url').slice(0, 8);
   }
 }
 

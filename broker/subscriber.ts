@@ -52,7 +52,7 @@ interface Subscriptions {
   readonly restored: ReadonlyMap<string, 0 | 1>;
 }
 
-/** Filters that one connection may request. More are not granted. */
+/** Filters that one connection may request, and that are looked at in one packet. More are not granted. */
 const FILTERS_MAX = 64;
 /** Filters that these may stand for, in one session. */
 const GRANTED_FILTERS_MAX = 4096;
@@ -118,7 +118,9 @@ export class Subscriber implements OutboxOwner {
     const { requested, restored } = this.#subscriptions;
     const next = { requested: [...requested], restored: new Map(restored) };
     const granted: (Requested | null)[] = [];
-    for (const { topic, qos } of subscriptions) granted.push(this.#request(next, topic, qos));
+    for (const [index, { topic, qos }] of subscriptions.entries()) {
+      granted.push(index < FILTERS_MAX ? this.#request(next, topic, qos) : null);
+    }
     const change = changeBetween(this.#subscriptions, next);
     const isStored = this.#recipient.isClean || (await this.#store(change));
     if (isStored) this.#apply(next, change);
@@ -141,7 +143,7 @@ export class Subscriber implements OutboxOwner {
       ({ filter }) => !unsubscriptions.includes(filter),
     );
     if (restored.size > 0) {
-      for (const filter of unsubscriptions) {
+      for (const filter of unsubscriptions.slice(0, FILTERS_MAX)) {
         const granted = this.#connection.access.grant(filter) ?? [filter];
         for (const one of granted) restored.delete(one);
       }
@@ -172,8 +174,13 @@ export class Subscriber implements OutboxOwner {
     this.#connection.onOverflow(reason);
   }
 
-  /** Rights may have been taken away while the client was away. */
+  /**
+   * Rights may have been taken away while the client was away. Its subscriptions have been granted
+   * again; of others only the end of what was begun is sent [MQTT-3.10.4-3].
+   */
   mayRead(topic: string): boolean {
+    const interests = this.#parts.table.match(topic);
+    if (interests.some(({ subscriber }) => subscriber === this.#recipient)) return true;
     return this.#connection.access.grant(topic) !== null;
   }
 
@@ -200,13 +207,14 @@ export class Subscriber implements OutboxOwner {
     filter: string,
     qos: number,
   ): Requested | null {
+    const others = next.requested.filter((request) => request.filter !== filter);
+    if (others.length >= FILTERS_MAX) return null;
     const granted = this.#connection.access.grant(filter);
     if (granted === null) return null;
-    const others = next.requested.filter((request) => request.filter !== filter);
     const absorbed = granted.filter((one) => next.restored.has(one));
     const grantedCount = others.reduce((sum, one) => sum + one.granted.length, granted.length);
     const total = grantedCount + next.restored.size - absorbed.length;
-    if (others.length >= FILTERS_MAX || total > GRANTED_FILTERS_MAX) return null;
+    if (total > GRANTED_FILTERS_MAX) return null;
     for (const one of absorbed) next.restored.delete(one);
     const request: Requested = { filter, granted, qos: qos === 0 ? 0 : 1 };
     next.requested = [...others, request];

@@ -396,3 +396,27 @@ function rawPublish(topic: string): Buffer {
   size.writeUInt16BE(name.length);
   return Buffer.concat([Buffer.from(head), size, name, Buffer.from([0, 7]), payload]);
 }
+
+describe('wrong admin keys', () => {
+  it('are refused later with each try, and their address in the end for a while (A-06)', async () => {
+    const guarded = await startTestApp({ LOGIN_FAILURES_MAX: '8', LOGIN_BAN_S: '600' });
+    const ask = async (key: string): Promise<Response> =>
+      fetch(`${guarded.addresses.httpUrl}/api/v1/devices`, {
+        headers: { authorization: `Bearer ${key}` },
+      });
+    try {
+      const statuses: number[] = [];
+      for (let n = 0; n < 12 && statuses.at(-1) !== 429; n += 1) {
+        statuses.push((await ask(`pba_guess${n}`)).status);
+      }
+      expect(statuses.slice(0, 8)).toEqual(Array.from({ length: 8 }, () => 401));
+      expect(statuses.at(-1)).toBe(429);
+      const banned = await ask(guarded.adminKey);
+      expect(await banned.json()).toMatchObject({ code: 'ADDRESS_BANNED' });
+      expect(banned.headers.get('retry-after')).not.toBeNull();
+      expect((await fetch(`${guarded.addresses.httpUrl}/health/live`)).status).toBe(200);
+    } finally {
+      await guarded.stop();
+    }
+  });
+});

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
@@ -50,19 +51,14 @@ function connectPacket(key: string): Buffer {
   });
 }
 
-/** The same key with another secret: what somebody has who knows the public part. */
-function withOtherSecret(key: string): string {
-  const publicId = key.slice(4, 12);
-  let made = makeKey('device');
-  const random = (bytes: number) => {
-    const text = [...publicId].map((char) => BASE62.indexOf(char));
-    // The first 8 draws are the public id; what follows is random.
-    return bytes === 8 ? Uint8Array.from(text) : crypto.getRandomValues(new Uint8Array(bytes));
-  };
-  made = makeKey('device', random);
-  return made.key;
-}
 const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
+
+/** The same key with another secret: what somebody tries who knows the public part. */
+function withOtherSecret(key: string): string {
+  const publicId = Uint8Array.from(key.slice(4, 12), (char) => BASE62.indexOf(char));
+  const random = (bytes: number) => (bytes === 8 ? publicId : randomBytes(bytes));
+  return makeKey('device', random).key;
+}
 
 describe('logins', () => {
   let app: TestApp;
@@ -97,11 +93,10 @@ describe('logins', () => {
   it('that guess are banned by address for a while, and nobody else is (A-06)', async () => {
     const attacker = [203, 0, 113, 9];
     const guesses = Array.from({ length: 25 }, () => from(makeKey('device').key, ...attacker));
-    const banned = eventually(
+    await eventually(
       'banned',
       async () => (await app.metric('puback_broker_banned_addresses')) === 1,
     );
-    await banned;
     expect((await from(app.deviceKey, ...attacker)).code).toBe('closed');
     expect((await from(app.deviceKey, 203, 0, 113, 10)).code).toBe(0);
     await eventually(
@@ -112,7 +107,7 @@ describe('logins', () => {
     expect(await app.metric('puback_broker_address_bans_total')).toBe(1);
   });
 
-  it('with wrong keys cost less than a millisecond of processor time on either side (A-07)', async () => {
+  it('with wrong keys cost less than 2 ms of processor time, of both sides together (A-07)', async () => {
     const keys = Array.from({ length: 300 }, () => makeKey('device').key);
     const before = process.cpuUsage();
     const answers = await Promise.all(
@@ -182,7 +177,7 @@ describe.skipIf(!hasOpenssl)('a client certificate', () => {
     const { certFile, keyFile } = await ca.issue(commonName);
     const url = app.addresses.mqttsUrl ?? '';
     const files = { cert: await readFile(certFile), key: await readFile(keyFile) };
-    return connectDevice(url, key, { rejectUnauthorized: false, ...files, manualConnect: false });
+    return connectDevice(url, key, { rejectUnauthorized: false, ...files });
   };
 
   it('of a device is as good as its key (N-18)', async () => {

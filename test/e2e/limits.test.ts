@@ -93,7 +93,11 @@ describe('the rate of a device', () => {
 describe('while the database does not take anything', () => {
   let app: TestApp;
   beforeAll(async () => {
-    app = await startTestApp({ QUEUE_ROWS_MAX: '100', DEVICE_HELD_BYTES_MAX: '4096' });
+    app = await startTestApp({
+      QUEUE_ROWS_MAX: '100',
+      DEVICE_QUEUE_PERCENT: '100',
+      DEVICE_HELD_BYTES_MAX: '4096',
+    });
   });
   afterAll(() => app.stop());
 

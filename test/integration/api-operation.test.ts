@@ -11,7 +11,7 @@ import * as schema from '../../drizzle/schema.ts';
 import { createHistory } from '../../ingest/history.ts';
 import { createQuarantine } from '../../ingest/quarantine.ts';
 import { createRegistry } from '../../registry/registry.ts';
-import { createTestApi, type TestApi } from '../support/api.ts';
+import { createTestApi, type TestApi, NO_GUARD } from '../support/api.ts';
 import { registryLimits } from '../support/registry.ts';
 
 let t: TestApi;
@@ -41,6 +41,7 @@ async function createApiWithoutDatabase(replaced: Partial<ApiDeps> = {}): Promis
     history: createHistory({ pool }),
     quarantine: createQuarantine({ pool }),
     health: { isStarted: () => true, check: () => Promise.resolve([check]) },
+    ...NO_GUARD,
     metricsRegistry,
     version: '0',
     pageRowsMax: 100,

@@ -1,6 +1,6 @@
 import { pino } from 'pino';
 import { Registry as MetricsRegistry } from 'prom-client';
-import { createApi, type Api } from '../../api/server.ts';
+import { createApi, type Api, type ApiDeps } from '../../api/server.ts';
 import type { HealthCheck } from '../../api/routes/operation.ts';
 import { createHistory } from '../../ingest/history.ts';
 import { createQuarantine } from '../../ingest/quarantine.ts';
@@ -33,6 +33,12 @@ export interface TestApi {
   stop(): Promise<void>;
 }
 
+/** Lets everybody try as often as they like. */
+export const NO_GUARD: Pick<ApiDeps, 'guard' | 'addressOf'> = {
+  guard: { before: () => 'ok', failed: () => 0, succeeded: () => undefined },
+  addressOf: () => '127.0.0.1',
+};
+
 /** Makes one. `pageRowsMax` is 5000. */
 export async function createTestApi(): Promise<TestApi> {
   const test = await createTestDatabase();
@@ -48,6 +54,7 @@ export async function createTestApi(): Promise<TestApi> {
     history: createHistory(database),
     quarantine: createQuarantine(database),
     health: { isStarted: () => true, check: () => Promise.resolve(result.checks) },
+    ...NO_GUARD,
     metricsRegistry: new MetricsRegistry(),
     version: '0.0.0-test',
     pageRowsMax: 5000,

@@ -18,6 +18,8 @@ export interface TargetOptions {
   readonly port?: number;
   /** Folder of what outlives the process; stock Aedes has none. */
   readonly dataDir?: string;
+  /** Settings of our broker by the names of their environment variables; stock Aedes has none of them. */
+  readonly settings?: Record<string, string>;
 }
 
 /**

@@ -125,6 +125,41 @@ describe('ban of an address', () => {
   });
 });
 
+describe('from one address, with the defaults (docs/adr/0013-login-guard.md)', () => {
+  /** Seconds until the ban when `boards` bad keys are tried every `everyS`, or null within two days. */
+  function banAfterS(boards: number, everyS: number, goodKeys: number): number | null {
+    const { guard, clock, events } = makeGuard();
+    for (let atMs = 0; atMs < 2 * 86_400_000; atMs += everyS * 1000) {
+      clock.ms = atMs;
+      // Good boards connect again once a day.
+      if (atMs % 86_400_000 < everyS * 1000) {
+        for (let index = 0; index < goodKeys; index += 1) guard.succeeded('a', `good${index}`);
+      }
+      for (let board = 0; board < boards; board += 1) guard.failed('a', null, `bad ${board}`);
+      if (events.banned.length > 0) return atMs / 1000;
+    }
+    return null;
+  }
+
+  it.each([
+    ['one board, one bad key, every 5 s', 1, 5, 0, null],
+    ['ten such boards beside 16 good ones', 10, 5, 16, null],
+  ])('%s: never', (_name, boards, everyS, good, after) => {
+    expect(banAfterS(boards, everyS, good)).toBe(after);
+  });
+
+  it('ten such boards where none was ever let in: not at once', () => {
+    expect(banAfterS(10, 5, 0)).toBeGreaterThan(1800);
+    expect(banAfterS(10, 5, 0)).toBeLessThan(7200);
+  });
+
+  it('one bad key 100 times a second: after about 10 s', () => {
+    const seconds = banAfterS(1, 0.01, 0) ?? 0;
+    expect(seconds).toBeGreaterThan(5);
+    expect(seconds).toBeLessThan(15);
+  });
+});
+
 describe('memory', () => {
   it('holds no more bans than it may, and the oldest go first', () => {
     const { guard } = makeGuard({ rememberedMax: 3, failuresMax: 1 });

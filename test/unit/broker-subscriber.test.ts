@@ -94,6 +94,19 @@ describe('Subscriber', () => {
     expect(await client.subscribe('f/70')).toEqual(['f/70']);
   });
 
+  it('asks for the rights of at most 64 filters of a packet, and answers all', async () => {
+    const { attach } = createBench();
+    let asked = 0;
+    const refuse = () => {
+      asked += 1;
+      return null;
+    };
+    const { subscribe, link } = attach({ grant: refuse });
+    await subscribe(...Array.from({ length: 5000 }, (_, index) => `secret/${index}`));
+    expect(asked).toBe(64);
+    expect(link.read()).toMatchObject([{ granted: Array.from({ length: 5000 }, () => 128) }]);
+  });
+
   it('grants no filters that stand for more than 4096 in all', async () => {
     const { attach } = createBench();
     const many = (filter: string) => Array.from({ length: 2000 }, (_, i) => `${filter}/${i}`);

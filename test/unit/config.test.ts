@@ -56,6 +56,34 @@ describe('loadConfig', () => {
     expect(faults.join()).not.toMatch(/secret|70000|mysql/);
   });
 
+  it('takes addresses and networks of proxies, and nothing else (N-14)', () => {
+    for (const text of ['', '127.0.0.1', '10.0.0.0/8, fd00::/8', '::1 192.0.2.0/24', '0.0.0.0/0']) {
+      expect(faultsOf({ PROXY_PROTOCOL_FROM: text }), text).toEqual([]);
+    }
+    const wrong = [
+      'proxy',
+      '10.0.0.0/33',
+      '10.0.0/8',
+      '::/129',
+      '::1/',
+      '10.0.0.0/8/8',
+      '1.1.1.1/-1',
+    ];
+    for (const text of wrong) {
+      expect(faultsOf({ PROXY_PROTOCOL_FROM: text }), text).toEqual([
+        'PROXY_PROTOCOL_FROM: is not valid',
+      ]);
+    }
+  });
+
+  it('wants the certificate of the server where clients are to show theirs', () => {
+    expect(faultsOf({ TLS_CLIENT_CA_FILE: 'ca.pem' })).toHaveLength(1);
+    expect(faultsOf({ TLS_CLIENT_CRL_FILE: 'crl.pem' })).toHaveLength(1);
+    const server = { TLS_CERT_FILE: 'cert.pem', TLS_KEY_FILE: 'key.pem' };
+    const clients = { TLS_CLIENT_CA_FILE: 'ca.pem', TLS_CLIENT_CRL_FILE: 'crl.pem' };
+    expect(faultsOf({ ...server, ...clients })).toEqual([]);
+  });
+
   it('says of each setting what it is for', () => {
     for (const [key, schema] of Object.entries(configSchema.shape)) {
       expect(schema.description, key).toMatch(/\.$/);
