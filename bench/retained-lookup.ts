@@ -116,5 +116,5 @@ async function seconds(work: () => Promise<unknown>): Promise<number> {
 
 function report(what: string, value: number, unit: string): void {
   const text = value >= 100 ? Math.round(value).toLocaleString('en') : value.toPrecision(2);
-  console.log(`${what.padEnd(56)}${text.padStart(12)} ${unit}`);
+  process.stdout.write(`${what.padEnd(56)}${text.padStart(12)} ${unit}\n`);
 }

@@ -1,8 +1,8 @@
 import { ORGANIZATION_STREAMS, type Scope } from './contract.ts';
 import { topicFilterFault } from './topics.ts';
 
-/** Most filters that one filter of a SUBSCRIBE may stand for. */
-export const EXPANDED_FILTERS_MAX = 1000;
+/** Most filters that one filter of a SUBSCRIBE may stand for: all channels of 100 devices are 1200. */
+export const EXPANDED_FILTERS_MAX = 2000;
 
 /** What an integrator's key says of its rights to read. */
 export interface IntegratorRights {
@@ -82,7 +82,10 @@ function* allowedPatterns(asked: string, { scopes, devices }: IntegratorRights):
   }
   // Below, `+` stands for devices: the organization's own streams are not among them.
   if (isForStreams) return;
+  const [askedDevice = ''] = asked.split('/');
+  const isWild = askedDevice === '+' || askedDevice === '#';
   for (const device of new Set(devices ?? ['+'])) {
+    if (!isWild && device !== '+' && device !== askedDevice) continue;
     for (const scope of new Set(scopes)) {
       for (const channel of CHANNELS[scope]) yield `${device}/${channel}`;
     }

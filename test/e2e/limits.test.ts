@@ -90,6 +90,55 @@ describe('the rate of a device', () => {
   });
 });
 
+describe('the rate of an organization', () => {
+  let app: TestApp;
+  beforeAll(async () => {
+    app = await startTestApp({ ORGANIZATION_MESSAGES_PER_S: '40' });
+  });
+  afterAll(() => app.stop());
+
+  it('ends the device that floods, with code quota, and leaves the others alone', async () => {
+    const calm = await connectRaw(app.addresses.mqttUrl, await app.addDevice('calm'));
+    const flood = await connectRaw(app.addresses.mqttUrl, await app.addDevice('flooder'));
+    publishAll(flood, 2000);
+    let sent = 0;
+    while (!flood.isClosed()) {
+      sent += 1;
+      publishAll(calm, 1);
+      await eventually('its PUBACK', () => calm.received.length === sent, 1000);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    const told = flood.received.filter((packet) => packet.cmd === 'publish');
+    expect(told.map(({ payload }) => JSON.parse(String(payload)))).toMatchObject([
+      { code: 'quota', ch: 'data' },
+    ]);
+    expect(await app.metric('puback_ingest_dropped_messages_total{reason="quota"}')).toBe(1);
+    expect(sent).toBeGreaterThan(5);
+    calm.end();
+  });
+});
+
+describe('the rate of an address', () => {
+  it('holds all connections from it together, with code rate', async () => {
+    const app = await startTestApp({ ADDRESS_MESSAGES_PER_S: '20' });
+    const clients = await Promise.all(
+      ['left', 'right'].map(async (device) =>
+        connectRaw(app.addresses.mqttUrl, await app.addDevice(device)),
+      ),
+    );
+    for (const client of clients) publishAll(client, 1000);
+    const pubacks = await Promise.all(clients.map((client) => countPubacks(client, 500)));
+    expect(pubacks.reduce((sum, count) => sum + count)).toBeGreaterThanOrEqual(100);
+    expect(pubacks.reduce((sum, count) => sum + count)).toBeLessThan(125);
+    for (const client of clients) {
+      await client.closed;
+      expect(client.received.find((packet) => packet.cmd === 'publish')).toBeDefined();
+    }
+    expect(await app.metric('puback_ingest_dropped_messages_total{reason="rate"}')).toBe(2);
+    await app.stop();
+  });
+});
+
 describe('while the database does not take anything', () => {
   let app: TestApp;
   beforeAll(async () => {
