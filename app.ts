@@ -149,11 +149,12 @@ async function bringUp(
   });
   const ingest = await openIngest(context, database);
   const metrics = createBrokerMetrics(metricsRegistry);
-  const history = new ConnectionHistory(registry);
+  const gateMetrics = createGateMetrics(metricsRegistry);
+  const history = new ConnectionHistory(registry, (code) => gateMetrics.identityFound(code));
   const gate = createGate({
     ...gateLimits(config),
     openFilesMax: openFilesLimit(),
-    metrics: createGateMetrics(metricsRegistry),
+    metrics: gateMetrics,
     refused(reason, address) {
       metrics.closed(reason);
       history.turnedAway(reason, address);

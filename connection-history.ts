@@ -14,8 +14,17 @@ export class ConnectionHistory {
   readonly #registry: Pick<Registry, 'deviceEvents'>;
   readonly #watch = new IdentityWatch(WATCHED_DEVICES_MAX, () => performance.now());
 
-  constructor(registry: Pick<Registry, 'deviceEvents'>) {
+  readonly #onIdentity: (code: IdentityFinding['code']) => void;
+  /** Those that took the place of a live connection: they are no sign of one that does not hold. */
+  readonly #takers = new WeakSet<Session>();
+
+  /** @param onIdentity is told of each finding, to count it. */
+  constructor(
+    registry: Pick<Registry, 'deviceEvents'>,
+    onIdentity: (code: IdentityFinding['code']) => void,
+  ) {
     this.#registry = registry;
+    this.#onIdentity = onIdentity;
   }
 
   /** A connection was turned away at the door. */
@@ -27,7 +36,7 @@ export class ConnectionHistory {
   opened(session: Session): void {
     this.#note('connect', 'connected', `client identifier ${session.namedClientId}`, session);
     const { principal } = session;
-    if (principal?.kind !== 'device') return;
+    if (principal?.kind !== 'device' || this.#takers.has(session)) return;
     const device = `${principal.organization}/${principal.device}`;
     this.#found(session, this.#watch.connected(device, watchedPeer(session)));
   }
@@ -39,6 +48,7 @@ export class ConnectionHistory {
 
   /** The same client came again: `old` was closed for `next`. */
   takenOver(old: Session, next: Session): void {
+    this.#takers.add(next);
     const { principal } = next;
     if (principal?.kind !== 'device') return;
     const device = `${principal.organization}/${principal.device}`;
@@ -74,6 +84,7 @@ export class ConnectionHistory {
 
   #found(session: Session, finding: IdentityFinding | null): void {
     if (finding === null) return;
+    this.#onIdentity(finding.code);
     const peers = finding.peers.map(({ address, clientId }) => `${address} as ${clientId}`);
     const detail = `${finding.count} in ${finding.windowS} s: ${peers.join(', ')}`;
     this.#note('identity', finding.code, detail, session);

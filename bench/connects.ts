@@ -45,6 +45,8 @@ const OPTIONS: OptionTable = {
   spread: { type: 'string' },
 };
 
+/** The first thousands of connects run code that is not optimized yet. */
+const WARM_UP_MS = 4000;
 const PLAIN: ConnectKind = { title: 'plain TCP', tls: null, resumes: false };
 const RESUMED: ConnectKind = { title: 'TLS 1.3, resumed', tls: 'TLSv1.3', resumes: true };
 const KINDS: readonly ConnectKind[] = [
@@ -109,6 +111,8 @@ async function measureConnects(
     };
     return await withDatabase(await findDatabaseUrl(scratch.dataDir), async (client) => {
       const subject: ConnectSubject = { program, client, clients, targetOf };
+      progress.step('warming up');
+      await measureRun(subject, PLAIN, WARM_UP_MS);
       const runs: ConnectRun[] = [];
       for (const kind of KINDS) {
         progress.step(`connects, ${kind.title}`);

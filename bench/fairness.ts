@@ -18,8 +18,8 @@ and in one run. Once with the default limits and once without a limit for the de
 
   npm run bench:fairness -- [options]
 
-  --rounds N       turns without and with the flood, of each kind              (5)
-  --seconds D      length of a turn                                            (5)
+  --rounds N       turns without and with the flood, of each kind             (12)
+  --seconds D      length of a turn                                            (3)
   --flood N        messages a second of the device that floods                 (2000)
   --help
 
@@ -56,8 +56,8 @@ interface Plan {
 
 await runTool(HELP, OPTIONS, async (options) => {
   const plan: Plan = {
-    rounds: countOption(options, 'rounds', 5, [1, 100]),
-    seconds: durationOption(options, 'seconds', 5),
+    rounds: countOption(options, 'rounds', 12, [1, 100]),
+    seconds: durationOption(options, 'seconds', 3),
     floodPerS: countOption(options, 'flood', 2000, [1, 100_000]),
   };
   const progress = createProgress(process.stderr);

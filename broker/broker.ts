@@ -63,7 +63,8 @@ export class Broker {
 
   constructor(parts: BrokerParts) {
     this.#parts = parts;
-    this.#persistence = new EnginePersistence(parts.store, parts.incoming);
+    const { store, incoming, policy } = parts;
+    this.#persistence = new EnginePersistence(store, incoming, policy.keepsWills);
     this.#engine = new Engine(this.#hooks(), this.#persistence, parts.limits.connectDeadlineMs);
     parts.metrics.observe(() => ({
       connections: this.#connections.size,
@@ -162,7 +163,6 @@ export class Broker {
       access,
       namedClientId,
       peer: this.#peerOf(framer),
-      connectionNumber: this.#parts.nextConnectionNumber(),
       client,
       framer,
       close: (reason) => this.#closeSession(session, reason),
@@ -177,6 +177,8 @@ export class Broker {
     const { framer, access } = session;
     const { metrics, fanOut } = this.#parts;
     if (framer.destroyed) return;
+    // Not before: of two that connect at once the engine says only now which one is the later.
+    session.connectionNumber = this.#parts.nextConnectionNumber();
     session.peer.entry?.authenticated();
     this.#sessions.add(session);
     framer.once('close', () => this.#end(session));
@@ -286,7 +288,12 @@ export class Broker {
   }
 }
 
-function isExpired({ principal }: Session, now: number): boolean {
-  if (principal?.kind !== 'integrator' || principal.expiresAt === null) return false;
-  return principal.expiresAt <= now;
+/** Whether the credential has ended that the client was let in with. */
+function isExpired({ principal, peer }: Session, now: number): boolean {
+  if (principal?.kind === 'integrator') {
+    return principal.expiresAt !== null && principal.expiresAt <= now;
+  }
+  const certificate = peer.clientCertificate;
+  const isByCertificate = certificate !== null && principal?.keyId.startsWith('x509:') === true;
+  return isByCertificate && certificate.notAfterMs <= now;
 }

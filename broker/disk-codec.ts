@@ -67,6 +67,16 @@ export function decodeMessage(record: Buffer): StoredMessage {
   };
 }
 
+/** Whether a row of the disk is such a record; damage inside values is found by nothing else. */
+export function isRecord(row: Buffer): boolean {
+  if (row.length < HEAD_BYTES) return false;
+  const topicEnd = HEAD_BYTES + row.readUInt16BE(7);
+  const hasExtras = ((row[0] ?? 0) & FLAG_EXTRAS) !== 0;
+  if (!hasExtras) return topicEnd <= row.length;
+  const extrasStart = topicEnd + EXTRAS_LENGTH_BYTES;
+  return extrasStart <= row.length && extrasStart + row.readUInt32BE(topicEnd) <= row.length;
+}
+
 /** The topic of a record of {@link encodeMessage}. */
 export function topicOf(record: Buffer): string {
   return record.toString('utf8', HEAD_BYTES, HEAD_BYTES + record.readUInt16BE(7));

@@ -1,14 +1,7 @@
-import {
-  closeSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readSync,
-  statSync,
-  truncateSync,
-} from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { open, type RootDatabase } from 'lmdb';
+import { checkPages } from './disk-check.ts';
 
 /** What is put under a key, or null to remove it. */
 export type Changes = ReadonlyMap<string, Buffer | null>;
@@ -19,15 +12,6 @@ const FORMAT_KEY = 'format';
 /** Changes of one transaction: its preparation holds the event loop for some 10 ms. */
 const TRANSACTION_CHANGES_MAX = 20_000;
 const SCAN_ROWS = 1024;
-
-/** Where LMDB keeps what in its two first pages. */
-const META = {
-  bytes: 168,
-  magicAt: 24,
-  magic: 0xbeefc0de,
-  pageSizeAt: 48,
-  lastPageAt: 144,
-} as const;
 
 /** An ordered table of binary keys (as latin1 texts of at most 1 978 characters) in one LMDB file. */
 export class DiskFile {
@@ -94,12 +78,12 @@ export class DiskFile {
 }
 
 /**
- * Opens the file in a folder, made when missing. Whoever reads it may still come across damage.
+ * Opens the file in a folder, made when missing, after a look at all its pages.
  * @throws {Error} when there is something else in the folder, or its format is another.
  */
 export function openDiskFile(folder: string): DiskFile {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  checkMeta(join(folder, 'data.mdb'));
+  checkPages(join(folder, 'data.mdb'));
   const database = openDatabase(folder);
   const format = database.get(FORMAT_KEY)?.toString();
   if (format === undefined) database.putSync(FORMAT_KEY, Buffer.from(FORMAT));
@@ -125,41 +109,6 @@ function openDatabase(folder: string): RootDatabase<Buffer, string> {
     // With it on, a failed commit also rejects a promise that nobody can reach.
     eventTurnBatching: false,
   });
-}
-
-/**
- * LMDB maps the file into memory and believes it: strange content or a file that was cut ends the
- * process with a signal. So the head is looked at first, and missing pages are filled with zeros, which
- * LMDB reports as an error when it comes across them. (They are missing too, rightly, when the last
- * pages were free at the last commit.)
- */
-function checkMeta(path: string): void {
-  const bytes = existsSync(path) ? statSync(path).size : 0;
-  if (bytes === 0) return;
-  const first = readMeta(path, 0);
-  const pageBytes = first.readUInt32LE(META.pageSizeAt);
-  if (pageBytes < 512 || pageBytes > 65_536)
-    throw new Error(`${path} has pages of ${pageBytes} bytes`);
-  const second = readMeta(path, pageBytes);
-  const lastPage = [first, second].reduce((last, meta) => {
-    const page = meta.readBigUInt64LE(META.lastPageAt);
-    return page > last ? page : last;
-  }, 0n);
-  if (lastPage > BigInt(Number.MAX_SAFE_INTEGER) / 65_536n) throw new Error(`${path} is damaged`);
-  const wanted = (Number(lastPage) + 1) * pageBytes;
-  if (bytes < wanted) truncateSync(path, wanted);
-}
-
-function readMeta(path: string, at: number): Buffer {
-  const meta = Buffer.alloc(META.bytes);
-  const descriptor = openSync(path, 'r');
-  try {
-    readSync(descriptor, meta, 0, meta.length, at);
-  } finally {
-    closeSync(descriptor);
-  }
-  if (meta.readUInt32LE(META.magicAt) !== META.magic) throw new Error(`${path} is no LMDB file`);
-  return meta;
 }
 
 /** First key behind all that begin with `prefix`: keys hold UTF-8, hashes and numbers, a table's letter first. */

@@ -1,16 +1,8 @@
 import { Readable } from 'node:stream';
 import { SessionStoreError } from '../errors.ts';
 import { hashKey, numberKey, storedAtOf } from './disk-codec.ts';
-import {
-  decodePacket,
-  encodePacket,
-  isMeant,
-  keptOf,
-  toQueuedPacket,
-  type EnginePacket,
-  type QueuedPacket,
-} from './disk-packets.ts';
-import { queuePrefixOf, StoredQueue } from './disk-queue.ts';
+import { EngineQueues } from './disk-outgoing.ts';
+import { decodePacket, encodePacket, keptOf, type EnginePacket } from './disk-packets.ts';
 import type { DiskStore } from './disk-store.ts';
 import {
   EngineSubscriptions,
@@ -30,7 +22,7 @@ interface EngineBroker {
 }
 
 /** Tables of the engine by the first letter of their keys; the hash of a client id follows. */
-const TABLE = { incoming: 'i', will: 'w', message: 'q', packetId: 'p' } as const;
+const TABLE = { incoming: 'i', will: 'w' } as const;
 const PRUNE_EVERY_MS = 3_600_000;
 
 /**
@@ -42,8 +34,7 @@ export class DiskPersistence {
   readonly #store: DiskStore;
   readonly #writer: DiskWriter;
   readonly #subscriptions: EngineSubscriptions;
-  /** By the hash of the client id. */
-  readonly #queues = new Map<string, StoredQueue>();
+  readonly #queues: EngineQueues;
   #broker: EngineBroker = { id: '' };
   #pruneTimer: NodeJS.Timeout | undefined;
   #isDestroyed = false;
@@ -52,6 +43,7 @@ export class DiskPersistence {
     this.#store = store;
     this.#writer = store.parts.writer;
     this.#subscriptions = new EngineSubscriptions(this.#writer);
+    this.#queues = new EngineQueues(store);
   }
 
   /** The engine's broker; the abstract suite asks for it. */
@@ -63,13 +55,7 @@ export class DiskPersistence {
   async setup(broker: unknown): Promise<void> {
     this.#broker = broker as EngineBroker;
     this.#subscriptions.restore();
-    for (const { key, value } of this.#writer.scan(TABLE.message)) {
-      this.#queueOf(queuePrefixOf(key).slice(1)).restore(key, value.length);
-    }
-    for (const { key, value } of this.#writer.scan(TABLE.packetId)) {
-      const queue = this.#queueOf(queuePrefixOf(key).slice(1));
-      if (!queue.restorePacketId(key, value.readUInt16BE())) this.#writer.remove(key);
-    }
+    this.#queues.restore();
     this.#prune();
     this.#pruneTimer = setInterval(() => this.#prune(), PRUNE_EVERY_MS).unref();
   }
@@ -135,15 +121,15 @@ export class DiskPersistence {
     packet: EnginePacket,
   ): Promise<void> {
     const record = encodePacket(keptOf(packet, undefined));
-    for (const { clientId } of subscriptions) this.#queueOf(hashKey(clientId)).append(record);
+    for (const { clientId } of subscriptions) this.#queues.of(clientId).append(record);
     await this.#writer.flushed();
   }
 
   /** Notes the packet identifier under which a PUBLISH goes out, or puts its PUBREL in its place. */
   async outgoingUpdate(client: EngineClient, packet: EnginePacket): Promise<void> {
-    const found = this.#findOutgoing(client, packet);
+    const found = this.#queues.find(client.id, packet);
     if (found === undefined) throw new Error('no such packet');
-    const queue = this.#queueOf(hashKey(client.id));
+    const queue = this.#queues.of(client.id);
     if (packet.cmd === 'pubrel') {
       // At the end: PUBRELs go out in the order of their PUBRECs [MQTT-4.6.0-4].
       queue.remove(found.sequence);
@@ -158,15 +144,15 @@ export class DiskPersistence {
     client: EngineClient,
     { messageId }: EnginePacket,
   ): Promise<EnginePacket | undefined> {
-    const found = messageId === undefined ? undefined : this.#findOutgoing(client, { messageId });
+    const found = messageId === undefined ? undefined : this.#queues.find(client.id, { messageId });
     if (found === undefined) return undefined;
-    this.#queueOf(hashKey(client.id)).remove(found.sequence);
+    this.#queues.of(client.id).remove(found.sequence);
     await this.#writer.flushed();
     return found.packet;
   }
 
   outgoingStream(client: EngineClient): Readable {
-    return Readable.from(this.#outgoingOf(client).map(({ packet }) => packet));
+    return Readable.from(this.#queues.packetsOf(client.id).map(({ packet }) => packet));
   }
 
   async incomingStorePacket(client: EngineClient, packet: EnginePacket): Promise<void> {
@@ -237,30 +223,6 @@ export class DiskPersistence {
       const will = decodePacket(value);
       if (!brokers.has(will.brokerId ?? '')) yield will;
     }
-  }
-
-  #findOutgoing(client: EngineClient, named: EnginePacket): QueuedPacket | undefined {
-    return this.#outgoingOf(client).find(({ packet }) => isMeant(packet, named));
-  }
-
-  #outgoingOf(client: EngineClient): QueuedPacket[] {
-    const queue = this.#queues.get(hashKey(client.id));
-    queue?.dropExpired(Date.now());
-    return (queue?.read(0, queue.messages) ?? []).map(toQueuedPacket);
-  }
-
-  #queueOf(owner: string): StoredQueue {
-    const known = this.#queues.get(owner);
-    if (known !== undefined) return known;
-    const queue = new StoredQueue({
-      writer: this.#writer,
-      messagePrefix: TABLE.message + owner,
-      packetIdPrefix: TABLE.packetId + owner,
-      limits: this.#store.limits,
-      totals: this.#store.parts.totals,
-    });
-    this.#queues.set(owner, queue);
-    return queue;
   }
 
   /** A client that stays away longer than its session is kept does not send its PUBREL any more. */

@@ -1,4 +1,4 @@
-import { readSequenceKey, sequenceKey, storedAtOf } from './disk-codec.ts';
+import { isRecord, readSequenceKey, sequenceKey, storedAtOf } from './disk-codec.ts';
 import type { QueueDropReason, StoreTotals } from './disk-metrics.ts';
 import type { DiskWriter } from './disk-writer.ts';
 
@@ -86,7 +86,7 @@ export class StoredQueue {
     for (const sequence of this.#sequencesAfter(afterSequence)) {
       if (found.length >= limit) break;
       const record = this.#parts.writer.get(this.#messageKey(sequence));
-      if (record === undefined) continue;
+      if (record === undefined || !isRecord(record)) continue;
       found.push({ sequence, record, packetId: this.#packetIds.get(sequence) });
     }
     return found;
@@ -123,7 +123,11 @@ export class StoredQueue {
     const { writer, limits } = this.#parts;
     for (const sequence of this.#sizes.keys()) {
       const record = writer.get(this.#messageKey(sequence));
-      if (record !== undefined && nowMs - storedAtOf(record) <= limits.queueAgeMaxMs) return;
+      const isYoung =
+        record !== undefined &&
+        isRecord(record) &&
+        nowMs - storedAtOf(record) <= limits.queueAgeMaxMs;
+      if (isYoung) return;
       this.#countDrop('age');
       this.remove(sequence);
     }

@@ -1,6 +1,7 @@
 import {
   decodeMessage,
   encodeMessage,
+  isRecord,
   topicOf,
   topicKey,
   topicPrefixKey,
@@ -58,7 +59,7 @@ export class RetainedMessages {
 
   get(topic: string): StoredMessage | null {
     const record = this.#writer.get(TABLE + topicKey(topic));
-    return record === undefined ? null : decodeMessage(record);
+    return record === undefined || !isRecord(record) ? null : decodeMessage(record);
   }
 
   /** Those that a filter selects, in no order. With a wildcard all below its literal start are read. */
@@ -75,12 +76,12 @@ export class RetainedMessages {
     }
     if (filter === `${prefix}#` && prefix.endsWith('/')) yield* this.#record(prefix.slice(0, -1));
     for (const { value } of this.#writer.scan(TABLE + topicPrefixKey(prefix))) {
-      if (matchesFilter(topicOf(value), filter)) yield value;
+      if (isRecord(value) && matchesFilter(topicOf(value), filter)) yield value;
     }
   }
 
   *#record(topic: string): Generator<Buffer> {
     const record = this.#writer.get(TABLE + topicKey(topic));
-    if (record !== undefined) yield record;
+    if (record !== undefined && isRecord(record)) yield record;
   }
 }

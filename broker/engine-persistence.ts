@@ -34,11 +34,15 @@ export class EnginePersistence {
   readonly #present = new Set<string>();
   /** QoS 2 messages of clean sessions without PUBREL, by client and packet identifier. */
   readonly #incoming = new Map<string, Map<number, StoredPacket>>();
-  readonly #wills = new Set<string>();
+  /** Kept sessions that a clean one is about to replace. */
+  readonly #replaced = new Set<string>();
+  readonly #keepsWills: boolean;
 
-  constructor(store: SessionStore, disk: IncomingPersistence) {
+  /** @param keepsWills whether the will of a client outlives a crash of the program. */
+  constructor(store: SessionStore, disk: IncomingPersistence, keepsWills: boolean) {
     this.#store = store;
     this.#disk = disk;
+    this.#keepsWills = keepsWills;
   }
 
   /** Tells that the next CONNACK of this client says "session present" [MQTT-3.2.2-2]. */
@@ -58,7 +62,9 @@ export class EnginePersistence {
   /** A clean session takes the place of a kept one [MQTT-3.1.2-6]. */
   async cleanSubscriptions({ id }: ClientRef): Promise<void> {
     this.#present.delete(id);
-    if (this.#store.hasSession(id)) await this.#store.dropSession(id);
+    if (!this.#store.hasSession(id)) return;
+    this.#replaced.add(id);
+    await this.#store.dropSession(id);
   }
 
   outgoingStream(): Readable {
@@ -92,21 +98,18 @@ export class EnginePersistence {
 
   async cleanIncoming(client: ClientRef): Promise<void> {
     this.#incoming.delete(client.id);
-    // A kept session that a clean one replaces has its identifiers on disk.
-    await this.#disk.cleanIncoming(client);
+    if (this.#replaced.delete(client.id)) await this.#disk.cleanIncoming(client);
   }
 
   async putWill(client: ClientRef, packet: object): Promise<void> {
-    this.#wills.add(client.id);
-    await this.#disk.putWill(client, packet);
+    if (this.#keepsWills) await this.#disk.putWill(client, packet);
   }
 
   async delWill(client: ClientRef): Promise<unknown> {
-    this.#wills.delete(client.id);
-    return this.#disk.delWill(client);
+    return this.#keepsWills ? this.#disk.delWill(client) : undefined;
   }
 
   streamWill(brokers?: object): Readable {
-    return this.#disk.streamWill(brokers);
+    return this.#keepsWills ? this.#disk.streamWill(brokers) : Readable.from([]);
   }
 }

@@ -39,6 +39,8 @@ export interface RefusedConnect {
 
 /** Who is let into a fleet's broker: devices and integrators, by key or by certificate. */
 export class FleetPolicy implements Policy {
+  /** Presence tells what became of a device; its will is of no use to the next run. */
+  readonly keepsWills = false;
   readonly #parts: FleetParts;
 
   constructor(parts: FleetParts) {

@@ -1,11 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { connackError } from './authenticate.ts';
-import type { EngineClient, EngineHooks } from './engine.ts';
+import { ignoreOutcome, type EngineClient, type EngineHooks } from './engine.ts';
 import type { BrokerMetrics } from './metrics.ts';
 import type { Peer } from './peer.ts';
 import type { Admission, Policy } from './policy.ts';
 import type { ConnectRefusal } from './principal.ts';
 import type { SessionStore } from './session-store.ts';
+import { reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 
 /** What the handshake asks of the broker. */
@@ -85,7 +86,9 @@ async function decide(
     try {
       if (!(await store.openSession(access.clientId))) return 'sessions_max';
     } catch (err) {
-      log.warn({ err }, 'session not stored');
+      log.warn({ err: reasonOf(err) }, 'session not stored');
+      // What is not on disk is still in memory; nobody uses it.
+      if (!isPresent) store.dropSession(access.clientId).catch(ignoreOutcome);
       return 'unavailable';
     }
     if (client.closed) return null;

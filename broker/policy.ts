@@ -16,6 +16,8 @@ export type Admission =
 
 /** Who is let in. One object for the whole broker; what each may do is its {@link Access}. */
 export interface Policy {
+  /** Whether the will of a client is published after a crash of the program too. */
+  readonly keepsWills: boolean;
   /** Decides on a CONNECT and may rewrite its will. Never rejects. */
   admit(connect: ConnectFields, peer: Peer): Promise<Admission>;
   /** A will of a client whose connection ended with a run before this one. */

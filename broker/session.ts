@@ -14,8 +14,8 @@ export interface Session {
   readonly peer: Peer;
   /** The client identifier that the client named itself. */
   readonly namedClientId: string;
-  /** Rises with every connection, across restarts too. */
-  readonly connectionNumber: number;
+  /** Rises with every connection, across restarts too; 0 before CONNACK. */
+  connectionNumber: number;
   readonly client: EngineClient;
   readonly framer: Framer;
   /** What the client is sent; null before CONNACK. */
@@ -37,7 +37,7 @@ export interface Session {
 /** What a session is made of. */
 export type SessionParts = Omit<
   Session,
-  'subscriber' | 'heldCount' | 'heldSince' | 'heldMsMax' | 'closeReason'
+  'connectionNumber' | 'subscriber' | 'heldCount' | 'heldSince' | 'heldMsMax' | 'closeReason'
 >;
 
 /** Keep alive that is taken for one of 0, in seconds, where only a bound on holding is wanted. */
@@ -48,6 +48,7 @@ export function createSession(parts: SessionParts): Session {
   const keepAliveS = parts.access.keepAliveS || KEEP_ALIVE_S_ASSUMED;
   return {
     ...parts,
+    connectionNumber: 0,
     subscriber: null,
     heldCount: 0,
     heldSince: 0,

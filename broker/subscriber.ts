@@ -124,7 +124,10 @@ export class Subscriber implements OutboxOwner {
     const change = changeBetween(this.#subscriptions, next);
     const isStored = this.#recipient.isClean || (await this.#store(change));
     if (isStored) this.#apply(next, change);
-    else granted.fill(null);
+    else {
+      granted.fill(null);
+      await this.#takeBack(change);
+    }
     for (const request of granted) if (request === null) this.#parts.onDenied();
     const codes = granted.map((request) => (request === null ? SUBACK_FAILURE : request.qos));
     this.#outbox.answer(encodeSuback(messageId, codes));
@@ -219,6 +222,13 @@ export class Subscriber implements OutboxOwner {
     const request: Requested = { filter, granted, qos: qos === 0 ? 0 : 1 };
     next.requested = [...others, request];
     return request;
+  }
+
+  /** The store keeps in memory what it could not write: a refused filter must not stay there. */
+  async #takeBack({ added }: Change): Promise<void> {
+    const before = filtersOf(this.#subscriptions.requested, this.#subscriptions.restored);
+    const filters = added.map(({ filter }) => filter).filter((filter) => !before.has(filter));
+    await this.#store({ added: [], removed: filters });
   }
 
   async #store({ added, removed }: Change): Promise<boolean> {

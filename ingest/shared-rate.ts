@@ -55,11 +55,9 @@ export class SharedRate {
   #serve(): void {
     this.#isTimed = false;
     const nowMs = performance.now();
-    // Whom this turn serves asks again behind those who are in line now.
-    let places = this.#line.size;
+    // Whom this turn serves stands at the end of the line with its next message, and is met there.
     for (const granted of this.#line) {
-      if (places === 0 || this.#bucket.take(1, nowMs) > 0) break;
-      places -= 1;
+      if (this.#bucket.take(1, nowMs) > 0) break;
       this.#line.delete(granted);
       granted();
     }

@@ -36,13 +36,24 @@ async function subscriberOf(filter: string | string[], qos: 0 | 1 = 1): Promise<
   return subscriber;
 }
 
-/** A subscriber that reads nothing more, behind more than the sockets between it and the broker hold. */
-async function freeze(topic: string, kilobytes: number): Promise<Probe> {
+/**
+ * A subscriber that reads nothing more, with some forty thousand messages behind more than the sockets
+ * between it and the broker hold.
+ */
+async function freeze(): Promise<Probe> {
+  const topic = unique('frozen');
   const frozen = await subscriberOf(topic, 0);
   frozen.raw.socket.pause();
   const publisher = await Probe.connect(target.url);
   const large = publishFrame(0, topic, null, Buffer.alloc(60_000));
-  for (let sent = 0; sent < kilobytes; sent += 60) publisher.sendBytes(large);
+  for (let number = 0; number < 350; number += 1) publisher.sendBytes(large);
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  const small = publishFrame(0, topic, null, Buffer.from('x'));
+  const flood = Buffer.concat(Array.from({ length: 4000 }, () => small));
+  for (let number = 0; number < 10; number += 1) {
+    (await Probe.connect(target.url)).sendBytes(flood);
+  }
+  await new Promise((resolve) => setTimeout(resolve, 500));
   return frozen;
 }
 
@@ -85,14 +96,7 @@ describe('stock Aedes, row by row', () => {
   });
 
   it('row 2: a frozen subscriber with thousands of messages queued leaves, and nothing else happens (N-04)', async () => {
-    const topic = unique('frozen');
-    const frozen = await freeze(topic, 20_000);
-    const small = publishFrame(0, topic, null, Buffer.from('x'));
-    const flood = Buffer.concat(Array.from({ length: 4000 }, () => small));
-    for (let number = 0; number < 10; number += 1) {
-      (await Probe.connect(target.url)).sendBytes(flood);
-    }
-    await new Promise((resolve) => setTimeout(resolve, 1000));
+    const frozen = await freeze();
     frozen.drop();
     await new Promise((resolve) => setTimeout(resolve, 1000));
     expect(target.isAlive()).toBe(true);
@@ -100,16 +104,12 @@ describe('stock Aedes, row by row', () => {
   });
 
   it('row 3: a frozen subscriber does not hold up healthy ones (N-03)', async () => {
-    const topic = unique('dashboard');
-    const healthy = await subscriberOf(topic, 0);
-    await freeze(topic, 20_000);
+    const topic = unique('healthy');
+    const healthy = await subscriberOf(topic);
     const publisher = await Probe.connect(target.url);
-    await publisher.ping();
+    await freeze();
     publisher.sendBytes(publishFrame(0, topic, null, Buffer.from('marker')));
-    const until = performance.now() + 5000;
-    let payload = '';
-    while (payload !== 'marker')
-      payload = (await healthy.message(Math.max(1, Math.round(until - performance.now())))).payload;
+    expect((await healthy.message(2000)).payload).toBe('marker');
   });
 
   it('row 4: a CONNECT that claims 200 MB is refused by its header (N-10)', async () => {
@@ -127,14 +127,14 @@ describe('stock Aedes, row by row', () => {
     await Promise.race(probes.map((probe) => probe.closed(900)));
   });
 
-  it('row 6: what was refused in a SUBSCRIBE of a kept session is not delivered after a reconnect', async () => {
+  it('row 6: what was refused in a SUBSCRIBE of a kept session is not queued for it', async () => {
     const [clientId, own] = [unique('kept'), unique('own')];
     const first = await Probe.connect(target.url, { clientId, clean: false });
     expect(await first.subscribe([own, 'test/nosubscribe'])).toEqual([1, 128]);
     await first.disconnect();
-    const again = await Probe.connect(target.url, { clientId, clean: false });
     const publisher = await Probe.connect(target.url);
     for (const topic of ['test/nosubscribe', own]) await publisher.publish(topic, topic);
+    const again = await Probe.connect(target.url, { clientId, clean: false });
     expect(await again.messages(1)).toEqual([own]);
   });
 
@@ -175,22 +175,16 @@ describe('stock Aedes, row by row', () => {
     const subscriber = await Probe.connect(target.url, { clientId, clean: false });
     await subscriber.subscribe([own, 'test/+']);
     const publisher = await Probe.connect(target.url);
-    // The identifier of what is withheld is that of a message that is under way.
-    await publisher.publish(own, 'acknowledged');
-    const { messageId: first = 0 } = await subscriber.message();
-    await publisher.publish('test/withheld', 'withheld', { messageId: first });
-    subscriber.acknowledge(first);
-    await subscriber.ping();
-    await publisher.publish(own, 'to be sent again');
-    const { messageId: second = 0 } = await subscriber.message();
-    await publisher.publish('test/withheld', 'withheld', { messageId: second });
-    subscriber.drop();
-    const again = await Probe.connect(target.url, { clientId, clean: false });
-    await publisher.publish(own, 'end');
+    publisher.sendBytes(
+      publishFrame(2, own, 1, Buffer.from('one')),
+      publishFrame(2, 'test/withheld', 2, Buffer.from('withheld')),
+      publishFrame(2, own, 3, Buffer.from('two')),
+    );
     const payloads: string[] = [];
-    do payloads.push(...(await again.messages(1)));
-    while (payloads.at(-1) !== 'end');
-    expect(payloads).toContain('to be sent again');
+    do payloads.push(...(await subscriber.messages(1)));
+    while (payloads.at(-1) !== 'two');
+    expect(payloads).toContain('one');
+    await subscriber.ping();
   });
 
   it('row 10: what waits for a client that is away is bounded', async () => {
@@ -227,7 +221,7 @@ describe('stock Aedes, row by row', () => {
   });
 
   it('row 16: a QoS 2 message that is sent again is taken in once', async () => {
-    const counter = await subscriberOf(['test/count', 'test/counted']);
+    const counter = await subscriberOf('test/count');
     const publisher = await Probe.connect(target.url);
     for (const flags of [0x04, 0x0c, 0x0c]) {
       publisher.sendBytes(publishFrame(flags, 'test/counted', 5, Buffer.from('once')));
@@ -235,13 +229,11 @@ describe('stock Aedes, row by row', () => {
     }
     publisher.send({ cmd: 'pubrel', messageId: 5 });
     await publisher.take('pubcomp');
-    const topics: string[] = [];
-    while (topics.at(-1) !== 'test/counted') {
-      const { topic, messageId } = await counter.message();
-      counter.acknowledge(messageId);
-      topics.push(topic);
-    }
-    expect(topics.filter((topic) => topic === 'test/count').length).toBeLessThanOrEqual(1);
+    await publisher.publish('test/count', 'end');
+    const payloads: string[] = [];
+    do payloads.push(...(await counter.messages(1)));
+    while (payloads.at(-1) !== 'end');
+    expect(payloads.length).toBeLessThanOrEqual(2);
   });
 
   it('row 17: frames that break a rule end the connection', async () => {

@@ -110,7 +110,7 @@ describe('the rate of an organization', () => {
     }
     const told = flood.received.filter((packet) => packet.cmd === 'publish');
     expect(told.map(({ payload }) => JSON.parse(String(payload)))).toMatchObject([
-      { code: 'quota', ch: 'data' },
+      { code: 'quota' },
     ]);
     expect(await app.metric('puback_ingest_dropped_messages_total{reason="quota"}')).toBe(1);
     expect(sent).toBeGreaterThan(5);

@@ -28,7 +28,7 @@ describe('session store on disk', () => {
           await persistence.destroy();
           await store.close();
         }
-        expect(acknowledged.length).toBeGreaterThan(ROUNDS * 20);
+        expect(acknowledged.length).toBeGreaterThan(ROUNDS * 5);
       });
     },
   );

@@ -18,6 +18,7 @@ interface Parts {
 
 /** Lets everybody in and allows everything: for conformance suites. */
 export class OpenPolicy implements Policy {
+  readonly keepsWills = true;
   readonly #parts: Parts;
 
   constructor(parts: Parts) {

@@ -29,7 +29,11 @@ broker.authorizePublish = (client, packet, done) => {
     broker.publish({ ...packet, topic: COUNT, qos: 1, dup: false }, () => done(null));
   } else done(null);
 };
-const { persistence } = broker;
+/** What the declared type of Aedes leaves out. */
+interface WithPersistence {
+  readonly persistence: { cleanSubscriptions(client: { readonly id: string }): Promise<unknown> };
+}
+const { persistence } = broker as unknown as WithPersistence;
 const cleanSubscriptions = persistence.cleanSubscriptions.bind(persistence);
 persistence.cleanSubscriptions = async (client) => {
   if (client.id.startsWith(SLOW)) await delay(SLOW_MS);

@@ -1,4 +1,4 @@
-import { truncate, writeFile } from 'node:fs/promises';
+import { readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { pino } from 'pino';
@@ -275,6 +275,41 @@ describe('openDiskStore', () => {
       await store.close();
       await truncate(join(folder, 'data.mdb'), bytes);
       await expect(openTestStore(folder)).rejects.toMatchObject({ code: 'SESSION_STORE_UNUSABLE' });
+    });
+  });
+
+  it('refuses a file with strange pages, wherever they are', async () => {
+    await withFolder(async (folder) => {
+      const store = await openTestStore(folder);
+      await store.openSession('c');
+      const writes = Array.from({ length: 500 }, () => store.enqueue(['c'], message('t', 'x')));
+      await Promise.all(writes);
+      await store.close();
+      const path = join(folder, 'data.mdb');
+      const whole = await readFile(path);
+      const outcomes = new Set<string>();
+      for (let at = 8192; at < whole.length; at += 4096) {
+        await writeFile(path, Buffer.from(whole).fill(0x5a, at, at + 4096));
+        const opened = await openTestStore(folder).catch((cause: { code: string }) => cause.code);
+        outcomes.add(typeof opened === 'string' ? opened : 'opened');
+        if (typeof opened !== 'string') await opened.close();
+      }
+      // Pages that are free at the last commit are nobody's loss.
+      expect([...outcomes].toSorted()).toEqual(['SESSION_STORE_UNUSABLE', 'opened']);
+    });
+  });
+
+  it('leaves out records that make no sense', async () => {
+    await withFolder(async (folder) => {
+      const store = await openTestStore(folder);
+      const record = Buffer.alloc(12, 0xff);
+      store.parts.writer.put('Rt', record);
+      expect([store.retained('t'), ...store.retainedMatching('+')]).toEqual([null]);
+      await store.openSession('c');
+      await store.enqueue(['c'], message('t', 'x'));
+      store.parts.writer.put('Q\0\0\0\x01\0\0\0\0\0\x01', record);
+      expect(store.queued('c', 0, 9)).toEqual([]);
+      await store.close();
     });
   });
 

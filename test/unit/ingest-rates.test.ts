@@ -6,7 +6,7 @@ import { DeviceLane } from '../../ingest/device-lane.ts';
 import { Lane } from '../../ingest/lane.ts';
 import { IngestMetrics } from '../../ingest/metrics.ts';
 import { Pipeline } from '../../ingest/pipeline.ts';
-import { SharedRate, SharedRates } from '../../ingest/shared-rate.ts';
+import { SharedRate, SharedRates, SharedWait } from '../../ingest/shared-rate.ts';
 import {
   makePublication,
   makeSlot,
@@ -193,6 +193,30 @@ describe('a rate that devices share', () => {
     await pass(500);
     expect(sender.acknowledged).toBeGreaterThanOrEqual(54);
     expect(sender.acknowledged).toBeLessThanOrEqual(56);
+  });
+
+  it('lets nobody overtake those who stand in line', () => {
+    const rate = new SharedRate(10, 'quota');
+    for (let taken = 0; taken < 50; taken += 1) expect(rate.take(0)).toBe(true);
+    expect(rate.take(0)).toBe(false);
+    rate.wait(() => undefined, 0);
+    expect(rate.take(250)).toBe(false);
+  });
+
+  it('is exceeded only by who has the next message there when the last has passed', () => {
+    const rate = new SharedRate(10, 'quota');
+    const wait = new SharedWait();
+    for (let nowMs = 0; nowMs < 10_000; nowMs += 100) {
+      wait.start(rate, nowMs);
+      expect(wait.overReason(nowMs + 40)).toBeNull();
+      wait.end(nowMs + 40);
+      expect(wait.overReason(nowMs + 40)).toBeNull();
+    }
+    for (let nowMs = 10_000; nowMs < 12_500; nowMs += 100) {
+      wait.start(rate, nowMs);
+      expect(wait.overReason(nowMs + 90)).toBe(nowMs + 90 > 12_000 ? 'quota' : null);
+      wait.end(nowMs + 90);
+    }
   });
 
   it('is kept while a connection uses it, and until its bucket is full again', () => {
