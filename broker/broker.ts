@@ -207,8 +207,9 @@ export class Broker {
   /** QoS 2, and wills: what the engine has to keep the books of. */
   #storeFromEngine(...[client, packet, done]: Parameters<EngineHooks['authorizePublish']>): void {
     const session = (client as EngineClient | null)?.session;
-    // Without a client it is a will of a run before; an error would make the engine retry for ever.
-    if (session === undefined) {
+    // Without a client it is a will of a run before; an error would make the engine retry for ever. One
+    // that ended before its CONNACK was never there.
+    if (session === undefined || session.connectionNumber === 0) {
       done(null);
       return;
     }

@@ -49,7 +49,9 @@ describe('an integrator', () => {
     expect(await subscribe(reader, 'v1/demo/+/data')).toBe(1);
     const device = await app.connect(await app.addDevice('streamed'));
     await device.publishAsync('v1/me/data/temp', '21.5', { qos: 1 });
-    await device.publishAsync('v1/me/data', '{"ts":1795235431,"bme":{"t":21},"nan":nan}', { qos: 0 });
+    await device.publishAsync('v1/me/data', '{"ts":1795235431,"bme":{"t":21},"nan":nan}', {
+      qos: 0,
+    });
     await device.publishAsync('v1/me/data', '{"broken":', { qos: 1 });
     await eventually('both messages', () => reader.got.length === 2);
     expect(reader.got[0]).toMatchObject({ topic: 'v1/demo/streamed/data', body: { temp: 21.5 } });
@@ -164,7 +166,9 @@ describe('a persistent session', () => {
     const after = await readerOf(key, options);
     const first = await app.connect(app.deviceKey);
     await first.publishAsync('v1/me/data/n', '1', { qos: 1 });
-    const kept = await app.connect((await app.api('POST', '/api/v1/devices/kept/keys', {})).body.key);
+    const kept = await app.connect(
+      (await app.api('POST', '/api/v1/devices/kept/keys', {})).body.key,
+    );
     await kept.publishAsync('v1/me/data/n', '2', { qos: 1 });
     await eventually('the allowed one', () => after.got.length > 0);
     expect(after.got.map(({ topic }) => topic)).toEqual(['v1/demo/kept/data']);
@@ -215,7 +219,43 @@ describe('presence', () => {
       ),
     );
     const shown = await app.api('GET', '/api/v1/devices/sleeper/diagnostics');
-    expect(shown.body.presence).toMatchObject({ state: 'sleeping', hello: { fw: '1.4.2', boot: 7 } });
+    expect(shown.body.presence).toMatchObject({
+      state: 'sleeping',
+      hello: { fw: '1.4.2', boot: 7 },
+    });
+  });
+
+  it('is that of the connection that stays when two come at once, and both have wills', async () => {
+    const key = await app.addDevice('twin');
+    const will = {
+      topic: 'v1/me/data/gone',
+      payload: Buffer.from('1'),
+      qos: 1 as const,
+      retain: false,
+    };
+    for (let round = 0; round < 20; round += 1) {
+      const connects = Array.from({ length: 3 }, () =>
+        connectRaw(app.addresses.mqttUrl, key, { will }).catch(() => null),
+      );
+      const clients = (await Promise.all(connects)).filter((client) => client !== null);
+      const stay = (): RawClient[] => clients.filter((client) => !client.isClosed());
+      await eventually('one stays', () => stay().length === 1);
+      stay()[0]?.send({
+        cmd: 'publish',
+        topic: 'v1/me/hello',
+        payload: '{}',
+        qos: 1,
+        messageId: 1,
+        dup: false,
+        retain: false,
+      });
+      await eventually('its hello is stored', () =>
+        stay().some(({ received }) => received.some(({ cmd }) => cmd === 'puback')),
+      );
+      const { body } = await app.api('GET', '/api/v1/devices/twin/diagnostics');
+      expect(body.presence.state).toBe('online');
+      for (const client of clients) client.end();
+    }
   });
 
   it('goes with a deleted device (I-07)', async () => {
