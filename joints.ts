@@ -23,6 +23,7 @@ export function ingestLimits(config: Config): IngestLimits {
       lingerMs: config.BATCH_LINGER_MS,
       queueRowsMax: config.QUEUE_ROWS_MAX,
       queueBytesMax: config.QUEUE_BYTES_MAX,
+      deviceShare: config.DEVICE_QUEUE_PERCENT / 100,
     },
     pipeline: {
       deviceMetricsMax: config.DEVICE_METRICS_MAX,
@@ -34,6 +35,8 @@ export function ingestLimits(config: Config): IngestLimits {
     rates: {
       messagesPerSecond: config.DEVICE_MESSAGES_PER_S,
       pointsPerSecond: config.DEVICE_POINTS_PER_S,
+      organizationMessagesPerSecond: config.ORGANIZATION_MESSAGES_PER_S,
+      addressMessagesPerSecond: config.ADDRESS_MESSAGES_PER_S,
     },
     organizationMetricsMax: config.ORGANIZATION_METRICS_MAX,
     databaseTimeoutMs: config.DATABASE_TIMEOUT_S * 1000,

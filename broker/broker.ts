@@ -57,6 +57,8 @@ export class Broker {
   readonly #engine: Engine;
   readonly #persistence: EnginePersistence;
   readonly #sessions = new Set<Session>();
+  /** Let in, and CONNACK not written yet: a revocation concerns them too. */
+  readonly #admitted = new Set<Session>();
   /** Every open connection. */
   readonly #connections = new Map<Duplex, Peer>();
   #sweep: NodeJS.Timeout | undefined;
@@ -99,16 +101,18 @@ export class Broker {
 
   /** Closes the connections of these principals at once, without their wills. */
   closeWhere(matches: (principal: Principal) => boolean): void {
-    for (const session of this.#sessions) {
+    for (const session of [...this.#admitted, ...this.#sessions]) {
       if (session.principal === null || !matches(session.principal)) continue;
       session.client.will = null;
       session.close('revoked');
     }
   }
 
-  /** Key ids of the live sessions. */
+  /** Key ids of the live sessions, and of those that are about to begin. */
   liveKeyIds(): string[] {
-    return [...this.#sessions].flatMap(({ principal }) => principal?.keyId ?? []);
+    return [...this.#admitted, ...this.#sessions].flatMap(
+      ({ principal }) => principal?.keyId ?? [],
+    );
   }
 
   /** Reads no more from clients, so that what was taken in can be stored and acknowledged. */
@@ -170,12 +174,15 @@ export class Broker {
         session.subscriber?.sendDirect(topic, Buffer.from(JSON.stringify(message))),
     });
     client.session = session;
+    this.#admitted.add(session);
+    framer.once('close', () => this.#admitted.delete(session));
   }
 
   /** CONNACK has been written: packets flow. */
   #begin(session: Session): void {
     const { framer, access } = session;
     const { metrics, fanOut } = this.#parts;
+    this.#admitted.delete(session);
     if (framer.destroyed) return;
     // Not before: of two that connect at once the engine says only now which one is the later.
     session.connectionNumber = this.#parts.nextConnectionNumber();

@@ -28,7 +28,8 @@ export class DeviceErrors {
       this.#minuteStartedAt = now;
       this.#inMinute = 0;
     }
-    this.#inMinute += 1;
+    // What is dropped for its rate is held back already, and no sign of a broken device.
+    if (code !== 'rate' && code !== 'quota') this.#inMinute += 1;
     this.#unsent += 1;
     if (now - this.#sentAt >= INTERVAL_MS) {
       this.#send(code, channel, detail);

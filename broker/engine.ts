@@ -28,11 +28,7 @@ export interface EngineHooks extends Required<
   Pick<AedesOptions, 'preConnect' | 'authenticate' | 'authorizePublish'>
 > {
   /** A message at QoS 2, whose identifier is stored, or a will. `client` is null for wills of a run before. */
-  readonly release: (
-    packet: PublishPacket,
-    client: EngineClient | null,
-    done: () => void,
-  ) => void;
+  readonly release: (packet: PublishPacket, client: EngineClient | null, done: () => void) => void;
   /** `next` is about to take the place of `old`, which has the same identifier [MQTT-3.1.4-2]. */
   readonly takenOver: (old: EngineClient, next: EngineClient) => void;
 }

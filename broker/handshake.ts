@@ -63,14 +63,14 @@ export function createHandshake(
 }
 
 async function decide(
-  { policy, store, peerOf, markPresent, openSession, log }: HandshakeParts,
+  parts: HandshakeParts,
   client: EngineClient,
   packet: PreConnect[1],
 ): Promise<ConnectRefusal | null> {
   const namedClientId = packet.clientId;
   // [MQTT-3.1.3-8] The engine would make one up.
   if (namedClientId === '' && packet.clean !== true) return 'client_id_rejected';
-  const admission = await policy.admit(packet, peerOf(client));
+  const admission = await parts.policy.admit(packet, parts.peerOf(client));
   if (client.closed) return null;
   if (!admission.ok) {
     if (admission.delayMs > 0) await delay(admission.delayMs);
@@ -81,20 +81,28 @@ async function decide(
   packet.clean = access.isClean;
   // The engine keeps no clock: it does not see the packets that the framer answers.
   packet.keepalive = 0;
-  if (!access.isClean) {
-    const isPresent = store.hasSession(access.clientId);
-    try {
-      if (!(await store.openSession(access.clientId))) return 'sessions_max';
-    } catch (err) {
-      log.warn({ err: reasonOf(err) }, 'session not stored');
-      // What is not on disk is still in memory; nobody uses it.
-      if (!isPresent) store.dropSession(access.clientId).catch(ignoreOutcome);
-      return 'unavailable';
-    }
-    if (client.closed) return null;
-    if (isPresent) markPresent(access.clientId);
+  // Before anything is waited for: a revocation that comes meanwhile must find it.
+  parts.openSession(client, admission, namedClientId);
+  const refusal = access.isClean ? null : await keepSession(parts, access.clientId);
+  if (refusal !== null) delete client.session;
+  return refusal;
+}
+
+/** Makes the persistent session, or finds it. @returns why it cannot be. */
+async function keepSession(
+  { store, markPresent, log }: HandshakeParts,
+  clientId: string,
+): Promise<ConnectRefusal | null> {
+  const isPresent = store.hasSession(clientId);
+  try {
+    if (!(await store.openSession(clientId))) return 'sessions_max';
+  } catch (err) {
+    log.warn({ err: reasonOf(err) }, 'session not stored');
+    // What is not on disk is still in memory; nobody uses it.
+    if (!isPresent) store.dropSession(clientId).catch(ignoreOutcome);
+    return 'unavailable';
   }
-  openSession(client, admission, namedClientId);
+  if (isPresent) markPresent(clientId);
   return null;
 }
 

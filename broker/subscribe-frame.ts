@@ -16,7 +16,7 @@ export interface UnsubscribePacket {
  */
 export function readSubscribe(bytes: Buffer, start: number, end: number): SubscribePacket {
   const subscriptions: { topic: string; qos: 0 | 1 | 2 }[] = [];
-  for (let at = start + 2; at < end; ) {
+  for (let at = start + 2; at < end;) {
     const filterEnd = at + 2 + bytes.readUInt16BE(at);
     const topic = bytes.toString('utf8', at + 2, filterEnd);
     subscriptions.push({ topic, qos: bytes[filterEnd] as 0 | 1 | 2 });
@@ -28,7 +28,7 @@ export function readSubscribe(bytes: Buffer, start: number, end: number): Subscr
 /** Reads an UNSUBSCRIBE; see {@link readSubscribe}. */
 export function readUnsubscribe(bytes: Buffer, start: number, end: number): UnsubscribePacket {
   const unsubscriptions: string[] = [];
-  for (let at = start + 2; at < end; ) {
+  for (let at = start + 2; at < end;) {
     const filterEnd = at + 2 + bytes.readUInt16BE(at);
     unsubscriptions.push(bytes.toString('utf8', at + 2, filterEnd));
     at = filterEnd;

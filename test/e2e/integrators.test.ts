@@ -113,6 +113,21 @@ describe('an integrator', () => {
     await expect(connectRaw(app.addresses.mqttUrl, key)).rejects.toThrow('"returnCode":5');
   });
 
+  it('whose key is revoked while it connects is not let in, or not for long (A-04)', async () => {
+    for (let round = 0; round < 10; round += 1) {
+      const { key, keyId } = await makeKey();
+      const connecting = Array.from({ length: 10 }, (_, n) =>
+        connectRaw(app.addresses.mqttUrl, key, { clientId: `${n}`, clean: false }).catch(
+          () => null,
+        ),
+      );
+      await new Promise((resolve) => setTimeout(resolve, round));
+      await app.api('DELETE', `/api/v1/keys/${keyId}`);
+      const clients = (await Promise.all(connecting)).filter((client) => client !== null);
+      await eventually('all closed', () => clients.every((client) => client.isClosed()), 2000);
+    }
+  });
+
   it('is closed when its key expires', async () => {
     const expiresAt = new Date(Date.now() + 1200).toISOString();
     const { key } = await makeKey({ expiresAt });
