@@ -78,9 +78,10 @@ export function createApp(config: Config, overrides: Overrides = {}): App {
   let stopping: Promise<void> | null = null;
 
   const takeDown = async (): Promise<void> => {
+    const deadline = performance.now() + config.SHUTDOWN_TIMEOUT_S * 1000;
     for (let last = stops.pop(); last !== undefined; last = stops.pop()) {
       try {
-        await last.close();
+        await stopInTime(last, deadline, log);
       } catch (err) {
         log.error({ err, part: last.name }, 'part not stopped cleanly');
       }
@@ -336,4 +337,28 @@ function describeDatabase(config: Config, { serverVersion, capabilities }: Datab
   const place = config.DATABASE_URL === '' ? 'embedded' : 'external';
   const kind = capabilities.hypertables ? 'with TimescaleDB' : 'native partitions';
   return `PostgreSQL ${serverVersion}, ${place}, ${kind}`;
+}
+
+/** Longest overtime of the parts that stop behind the deadline, each, in ms. */
+const OVERTIME_MS = 1000;
+/** The embedded server has an end of its own, which must not be cut short. */
+const UNHURRIED: ReadonlySet<string> = new Set(['embedded database']);
+
+/** Waits for a part to stop, and goes on without it when it takes too long. */
+async function stopInTime(
+  { name, close }: { readonly name: string; readonly close: () => Promise<void> },
+  deadline: number,
+  log: Logger,
+): Promise<void> {
+  if (UNHURRIED.has(name)) return close();
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    const leftMs = Math.max(OVERTIME_MS, deadline - performance.now());
+    timer = setTimeout(() => {
+      log.warn({ part: name }, 'part not stopped in time, going on without it');
+      resolve();
+    }, leftMs);
+  });
+  await Promise.race([close(), late]);
+  clearTimeout(timer);
 }

@@ -180,6 +180,9 @@ export const configSchema = z.strictObject({
   QUARANTINE_AGE_MAX_D: count(1, 3650)
     .default(7)
     .describe('Days that a message stays in quarantine.'),
+  KEY_SESSIONS_MAX: count(0, 10_000)
+    .default(20)
+    .describe('Persistent sessions of one integrator key.'),
   SESSIONS_MAX: count(0, 1_000_000)
     .default(10_000)
     .describe('Sessions kept on disk for clients that connect without clean session.'),

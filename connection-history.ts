@@ -43,7 +43,7 @@ export class ConnectionHistory {
 
   /** Its connection has ended; `code` says why. */
   closed(session: Session, code: string): void {
-    this.#note('disconnect', code, '', session);
+    this.#note('disconnect', code, session.closeDetail, session);
   }
 
   /** The same client came again: `old` was closed for `next`. */

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Registry as MetricsRegistry } from 'prom-client';
 import { Broker } from './broker/broker.ts';
 import type { DeviceParts } from './broker/device-client.ts';
@@ -8,11 +9,11 @@ import { FanOut } from './broker/fan-out.ts';
 import { FanOutMetrics } from './broker/fan-out-metrics.ts';
 import { FleetPolicy } from './broker/fleet-policy.ts';
 import { Greetings } from './broker/greeting.ts';
-import { isSessionOf, type IntegratorParts } from './broker/integrator-client.ts';
+import { isSessionOf, keyIdOf, type IntegratorParts } from './broker/integrator-client.ts';
 import type { LoginGuard } from './broker/login-guard.ts';
 import type { BrokerMetrics } from './broker/metrics.ts';
 import type { OutgoingMessage } from './broker/message.ts';
-import { Presence } from './broker/presence.ts';
+import { Presence, type StatusPage } from './broker/presence.ts';
 import type { IntegratorPrincipal } from './broker/principal.ts';
 import type { Config } from './config.ts';
 import type { ConnectionHistory } from './connection-history.ts';
@@ -20,6 +21,7 @@ import type { Database } from './drizzle/database.ts';
 import type { Ingest } from './ingest/ingest.ts';
 import type { Lane } from './ingest/lane.ts';
 import { outboxLimits, storeLimits, toBrokerVerdict } from './joints.ts';
+import { AppError, reasonOf } from './errors.ts';
 import type { Logger } from './log.ts';
 import { createPresenceStore } from './registry/presence-store.ts';
 import type { Registry } from './registry/registry.ts';
@@ -38,6 +40,10 @@ export interface FleetDeps {
   readonly onStop: (name: string, close: () => Promise<void>) => void;
 }
 
+/** How often sessions of keys that have ended are looked for. */
+const ENDED_KEYS_MS = 600_000;
+/** Between attempts to read them while the database is away. */
+const RETRY_MS = 1000;
 /** Status messages that are read at a time. */
 const STATUS_PAGE = 500;
 
@@ -74,12 +80,36 @@ export async function openFleet(deps: FleetDeps): Promise<Broker> {
     log,
   });
   await broker.start();
-  deps.registry.revocations.onRevoked(({ keyId }) => {
-    // Behind the closing of its connections, which was asked for by the same revocation.
-    if (keyId !== undefined) setImmediate(() => void fanOut.dropSessions(isSessionOf(keyId)));
-  });
+  forgetRevoked(deps, { store, fanOut, presence });
   onStop('broker', () => stopBroker(broker, deps.ingest, config.SHUTDOWN_TIMEOUT_S * 1000));
   return broker;
+}
+
+/** Ends what outlives a connection when its key or its device goes: sessions and retained status. */
+function forgetRevoked(
+  { registry, log, onStop }: FleetDeps,
+  { store, fanOut, presence }: Pick<Parts, 'store' | 'fanOut' | 'presence'>,
+): void {
+  registry.revocations.onRevoked(({ keyId, deviceId, deleted }) => {
+    // Behind the closing of its connections, which was asked for by the same revocation.
+    setImmediate(() => {
+      if (keyId !== undefined) void fanOut.dropSessions(isSessionOf(keyId));
+      if (deviceId !== undefined && deleted !== undefined)
+        presence.forget({ deviceId, ...deleted });
+    });
+  });
+  const dropEnded = async (): Promise<void> => {
+    const keyIds = [...new Set([...store.sessionIds()].flatMap((id) => keyIdOf(id) ?? []))];
+    const active = await registry.apiKeys.activeKeyIds(keyIds);
+    await fanOut.dropSessions((id) => !active.has(keyIdOf(id) ?? ''));
+  };
+  // Keys expire without a word, and some were revoked while the program was down.
+  const look = (): void => {
+    dropEnded().catch((err: unknown) => log.warn({ err: reasonOf(err) }, 'sessions not looked at'));
+  };
+  look();
+  const timer = setInterval(look, ENDED_KEYS_MS);
+  onStop('ended keys', async () => clearInterval(timer));
 }
 
 /** What was taken in is stored and acknowledged before connections end; then their wills are. */
@@ -99,13 +129,18 @@ interface Parts {
 }
 
 function createPolicy(deps: FleetDeps, parts: Parts): FleetPolicy {
-  const { registry, guard } = deps;
+  const { config, registry, guard } = deps;
   const { history } = parts;
   return new FleetPolicy({
     verifyKey: async (key) => toBrokerVerdict(await registry.verifyKey(key)),
     verifyCertificate: async (identity, fingerprint) =>
       toBrokerVerdict(await registry.verifyCertificate(identity, fingerprint)),
     gate: guard,
+    mayKeepSession(keyId, clientId) {
+      if (parts.store.hasSession(clientId)) return true;
+      const ofKey = [...parts.store.sessionIds()].filter(isSessionOf(keyId));
+      return ofKey.length < config.KEY_SESSIONS_MAX;
+    },
     device: deviceParts(deps, parts),
     integrator: integratorParts(parts),
     refused: (refused) => history.refusedConnect(refused),
@@ -154,7 +189,7 @@ function deviceParts({ ingest }: FleetDeps, parts: Parts): DeviceParts {
 
 function integratorParts({ store, presence, history }: Parts): IntegratorParts {
   return {
-    statusMessages: (principal, filter) => statusMessages(presence, principal, filter),
+    statusMessages: (...asked) => statusMessages(presence, ...asked),
     retained: (topic) => store.retained(topic),
     opened: (session) => history.opened(session),
     closed: (session, code) => history.closed(session, code),
@@ -166,14 +201,29 @@ async function* statusMessages(
   presence: Presence,
   { organizationId, devices }: IntegratorPrincipal,
   filter: string,
+  isOpen: () => boolean,
 ): AsyncGenerator<OutgoingMessage> {
   if (!/^v1\/[^/]+\/[^/]+\/status$/.test(filter)) return;
   for (let after: number | null = 0; after !== null;) {
     const query = { organizationId, devices, after, limit: STATUS_PAGE };
-    const page = await presence.statusPage(query);
+    const page: StatusPage | null = await untilAnswered(() => presence.statusPage(query), isOpen);
+    if (page === null) return;
     for (const message of page.messages) yield { ...message, qos: 1, retain: true };
     after = page.after;
   }
+}
+
+/** Asks again while the database is away, as long as somebody waits for the answer. */
+async function untilAnswered<T>(ask: () => Promise<T>, isOpen: () => boolean): Promise<T | null> {
+  while (isOpen()) {
+    try {
+      return await ask();
+    } catch (err) {
+      if (!(err instanceof AppError) || !err.retryable) throw err;
+    }
+    await delay(RETRY_MS);
+  }
+  return null;
 }
 
 function openFanOut(

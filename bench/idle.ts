@@ -1,10 +1,6 @@
-import { execFile } from 'node:child_process';
-import { once } from 'node:events';
-import { createServer, type AddressInfo } from 'node:net';
 import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import { findPackageRoot } from '../drizzle/package-root.ts';
 import { ToolFailedError } from '../errors.ts';
 import { ApiClient } from './api-client.ts';
@@ -24,6 +20,7 @@ import { createProgress, type Progress } from './progress.ts';
 import { describeMachine } from './results.ts';
 import { replaceSection } from './result-sections.ts';
 import { makeScratchFolder, type ScratchFolder } from './scratch-folder.ts';
+import { findFreePort, makeTlsFiles } from './tls-settings.ts';
 
 const HELP = `Holds idle connections with a keep alive of 60 s, each of a device of its own, and measures what one
 costs the program: memory, processor time, and how many were lost. It starts the program on a temporary
@@ -197,22 +194,7 @@ async function settings(
     LOG_LEVEL: 'warn',
   };
   if (!isTls) return plain;
-  const [keyFile, certFile] = [join(path, 'key.pem'), join(path, 'cert.pem')];
-  const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
-  const names = ['-subj', '/CN=localhost', '-days', '2', '-keyout', keyFile, '-out', certFile];
-  await promisify(execFile)('openssl', ['req', '-x509', ...curve, ...names]).catch((cause) => {
-    throw new ToolFailedError('openssl cannot make a certificate', { cause });
-  });
-  return { ...plain, TLS_CERT_FILE: certFile, TLS_KEY_FILE: keyFile };
-}
-
-/** The file of credentials names the plain port alone, so that of TLS is chosen here. */
-async function findFreePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  return port;
+  return { ...plain, ...(await makeTlsFiles(path)) };
 }
 
 function failOn(interrupted: AbortSignal): Promise<never> {

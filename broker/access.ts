@@ -12,6 +12,8 @@ export interface Intake {
   /** The metric of a `scalar`. */
   readonly metric: string | null;
   readonly refusal: Refusal | null;
+  /** The channel as the client named it, for a message to it: `data`, `hello`, or what else it wrote. */
+  readonly word: string;
 }
 
 /** A PUBLISH as it came. */

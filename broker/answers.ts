@@ -7,12 +7,19 @@ import type { Duplex } from 'node:stream';
  */
 const UNREAD_BYTES_MAX = 131_072;
 
+/** A PUBLISH at QoS 1 that waits for its PUBACK. */
+export interface PendingPuback {
+  readonly packetId: number;
+  isStored: boolean;
+}
+
 /**
- * The broker's own answers to a client: PUBACKs in the order in which they are given, all of one turn
- * of the event loop in one write, and whatever else must not wait.
+ * The broker's own answers to a client: PUBACKs in the order of their PUBLISHes [MQTT-4.6.0-2], all of
+ * one turn of the event loop in one write, and whatever else must not wait.
  */
 export class Answers {
   readonly #socket: Duplex;
+  readonly #pending: PendingPuback[] = [];
   #acknowledged: number[] = [];
   /** True while the client leaves too much unread; until the socket drains. */
   isUnread = false;
@@ -24,9 +31,21 @@ export class Answers {
     });
   }
 
-  /** Sends a PUBACK at the end of this turn. */
-  puback(packetId: number): void {
-    if (this.#acknowledged.push(packetId) === 1) queueMicrotask(() => this.#sendPubacks());
+  /** Notes a PUBLISH at QoS 1: its PUBACK comes behind those of all that were noted before. */
+  expect(packetId: number): PendingPuback {
+    const pending = { packetId, isStored: false };
+    this.#pending.push(pending);
+    return pending;
+  }
+
+  /** Sends a PUBACK at the end of this turn, or when those before it can be sent. */
+  puback(stored: PendingPuback): void {
+    stored.isStored = true;
+    if (this.#pending[0] !== stored) return;
+    let ready = 1;
+    while (this.#pending[ready]?.isStored === true) ready += 1;
+    if (this.#acknowledged.length === 0) queueMicrotask(() => this.#sendPubacks());
+    for (const { packetId } of this.#pending.splice(0, ready)) this.#acknowledged.push(packetId);
   }
 
   /** @returns false when the socket takes no more before it drains. */

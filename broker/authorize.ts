@@ -17,8 +17,10 @@ export interface DeviceIntake {
   readonly usesAlias: boolean | null;
 }
 
-const DATA: Intake = { channel: 'data', metric: null, refusal: null };
-const HELLO: Intake = { channel: 'hello', metric: null, refusal: null };
+const DATA: Intake = { channel: 'data', metric: null, refusal: null, word: 'data' };
+const HELLO: Intake = { channel: 'hello', metric: null, refusal: null, word: 'hello' };
+/** Longest word that a client is told of its own topic. */
+const WORD_CHARS_MAX = 32;
 
 /**
  * Decides on the topic of a PUBLISH of a device. A forbidden topic is an answer and not an end: the
@@ -32,19 +34,28 @@ export function deviceIntake(topic: string, identity: DeviceIdentity): DeviceInt
   const verdict: UplinkTopic | TopicRefusal =
     fault === null ? readUplinkTopic(topic, identity) : { code: 'forbidden' };
   return {
-    intake: intakeOf(verdict),
+    intake: intakeOf(verdict, channelWord(topic)),
     usesAlias: isTopicRefusal(verdict) ? null : verdict.alias,
   };
 }
 
-function intakeOf(verdict: UplinkTopic | TopicRefusal): Intake {
-  if (isTopicRefusal(verdict)) return refuse(new Refusal(verdict.code, REASONS[verdict.code]));
+function intakeOf(verdict: UplinkTopic | TopicRefusal, word: string): Intake {
+  if (isTopicRefusal(verdict)) {
+    return refuse(new Refusal(verdict.code, REASONS[verdict.code]), word);
+  }
   if (verdict.channel === 'data') return DATA;
   if (verdict.channel === 'hello') return HELLO;
   if (verdict.channel === 'scalar') {
-    return { channel: 'scalar', metric: verdict.name, refusal: null };
+    return { channel: 'scalar', metric: verdict.name, refusal: null, word };
   }
-  return refuse(new Refusal('unknown_channel', `${verdict.channel} is not read by this version`));
+  const detail = `${verdict.channel} is not read by this version`;
+  return refuse(new Refusal('unknown_channel', detail), word);
+}
+
+/** What stands behind `v1/me/` or `v1/{organization}/{device}/`. */
+function channelWord(topic: string): string {
+  const levels = topic.split('/');
+  return (levels[levels[1] === 'me' ? 2 : 3] ?? '').slice(0, WORD_CHARS_MAX);
 }
 
 const REASONS: Readonly<Record<TopicRefusal['code'], string>> = {
@@ -53,6 +64,6 @@ const REASONS: Readonly<Record<TopicRefusal['code'], string>> = {
   bad_name: 'the name in the topic is not valid',
 };
 
-function refuse(refusal: Refusal): Intake {
-  return { channel: 'refused', metric: null, refusal };
+function refuse(refusal: Refusal, word: string): Intake {
+  return { channel: 'refused', metric: null, refusal, word };
 }

@@ -184,6 +184,11 @@ export class Broker {
     const { metrics, fanOut } = this.#parts;
     this.#admitted.delete(session);
     if (framer.destroyed) return;
+    // A clean session of the same client has just ended this one [MQTT-3.1.2-6].
+    if (!access.isClean && !this.#parts.store.hasSession(access.clientId)) {
+      session.close('taken_over');
+      return;
+    }
     // Not before: of two that connect at once the engine says only now which one is the later.
     session.connectionNumber = this.#parts.nextConnectionNumber();
     session.peer.entry?.authenticated();
@@ -262,7 +267,10 @@ export class Broker {
   #violated(framer: Framer, reason: string): void {
     this.#parts.log.debug({ reason }, 'protocol violation');
     const session = (framer as Framer & { client?: EngineClient }).client?.session;
-    if (session !== undefined) session.closeReason ??= 'protocol_violation';
+    if (session !== undefined && session.closeReason === null) {
+      session.closeReason = 'protocol_violation';
+      session.closeDetail = reason;
+    }
     this.#parts.metrics.closed('protocol_violation');
   }
 
@@ -272,7 +280,7 @@ export class Broker {
     for (const session of this.#sessions) {
       if (isHeldTooLong(session, nowMs)) session.close('hold_timeout');
       else if (isSilentTooLong(session, nowMs)) session.close('keep_alive');
-      else if (isExpired(session, now)) session.close('revoked');
+      else if (isExpired(session, now)) session.close('key_expired');
     }
   }
 

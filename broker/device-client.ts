@@ -27,6 +27,8 @@ export interface DevicePublication {
   readonly channel: 'data' | 'scalar' | 'refused';
   readonly metric: string | null;
   readonly refusal: Refusal | null;
+  /** The channel as the device is told of it. */
+  readonly word: string;
   readonly topic: string;
   readonly payload: Buffer;
   readonly qos: 0 | 1 | 2;
@@ -70,6 +72,9 @@ export interface DeviceParts {
   readonly closed: (device: DeviceClient, session: Session, code: string) => void;
 }
 
+/** Hellos of one connection at once, and a second in the long run; each is written down and sent on. */
+const HELLO_BURST = 20;
+const HELLOS_PER_S = 1;
 /** Topics that a connection remembers its verdict on; a device has few, and a fuzzer gets no memory. */
 const INTAKES_MAX = 64;
 
@@ -91,6 +96,8 @@ export class DeviceClient implements Access {
   #source: DeviceSource | null = null;
   #isWanted = false;
   #wantedGeneration = -1;
+  #hellosLeft = HELLO_BURST;
+  #helloAtMs = 0;
   readonly #askWanted = (): boolean => this.#isDataWanted();
 
   constructor(principal: DevicePrincipal, keepAliveS: number, parts: DeviceParts) {
@@ -185,6 +192,7 @@ export class DeviceClient implements Access {
       channel: intake.channel as DevicePublication['channel'],
       metric: intake.metric,
       refusal: intake.refusal,
+      word: intake.word,
       topic,
       payload,
       qos,
@@ -202,9 +210,16 @@ export class DeviceClient implements Access {
   }
 
   #takeHello(message: IncomingMessage): boolean {
+    if (!this.#mayGreet()) {
+      this.#source?.report('rate', 'hello', `more than ${HELLOS_PER_S} a second`);
+      if (message.qos === 0) message.acknowledge();
+      else this.#session?.close('rate');
+      return true;
+    }
     const hello = decodeHello(message.payload);
     if ('code' in hello) {
-      return this.#store({ channel: 'refused', metric: null, refusal: hello }, message);
+      const refused: Intake = { channel: 'refused', metric: null, refusal: hello, word: 'hello' };
+      return this.#store(refused, message);
     }
     if (hello.boot !== undefined) this.#parts.ingest.setBoot(this.#lane, hello.boot);
     const session = this.#session as Session;
@@ -215,6 +230,16 @@ export class DeviceClient implements Access {
     if (isTaken) return true;
     if (message.qos === 0) message.acknowledge();
     else session.close('rate');
+    return true;
+  }
+
+  #mayGreet(): boolean {
+    const nowMs = performance.now();
+    const gained = ((nowMs - this.#helloAtMs) / 1000) * HELLOS_PER_S;
+    this.#hellosLeft = Math.min(HELLO_BURST, this.#hellosLeft + gained);
+    this.#helloAtMs = nowMs;
+    if (this.#hellosLeft < 1) return false;
+    this.#hellosLeft -= 1;
     return true;
   }
 

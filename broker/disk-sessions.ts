@@ -5,7 +5,13 @@ import type { DiskWriter } from './disk-writer.ts';
 import type { StoredSubscription } from './session-store.ts';
 
 /** Tables of the store by the first letter of their keys; a session's number follows. */
-const TABLE = { session: 'S', subscription: 'F', message: 'Q', packetId: 'P' } as const;
+const TABLE = {
+  session: 'S',
+  subscription: 'F',
+  request: 'A',
+  message: 'Q',
+  packetId: 'P',
+} as const;
 /** Letter and number. */
 const PREFIX_CHARS = 5;
 
@@ -13,20 +19,69 @@ interface NumberedSubscription extends StoredSubscription {
   readonly number: number;
 }
 
+/** Filters of one session in one table, in memory and on disk. */
+class StoredFilters {
+  readonly #writer: DiskWriter;
+  /** Start of their keys; a number follows. */
+  readonly #prefix: string;
+  readonly #filters = new Map<string, NumberedSubscription>();
+  #nextNumber = 1;
+
+  constructor(writer: DiskWriter, prefix: string) {
+    this.#writer = writer;
+    this.#prefix = prefix;
+  }
+
+  list(): StoredSubscription[] {
+    return Array.from(this.#filters.values(), ({ filter, qos }) => ({ filter, qos }));
+  }
+
+  /** Takes up what was read at the start. */
+  restore(number: number, value: Buffer): void {
+    const filter = value.toString('utf8', 7);
+    this.#filters.set(filter, { filter, qos: value[0] === 0 ? 0 : 1, number });
+    this.#nextNumber = Math.max(this.#nextNumber, number + 1);
+  }
+
+  add(subscriptions: readonly StoredSubscription[]): void {
+    for (const { filter, qos } of subscriptions) {
+      const number = this.#filters.get(filter)?.number ?? this.#nextNumber;
+      this.#nextNumber = Math.max(this.#nextNumber, number + 1);
+      this.#filters.set(filter, { filter, qos, number });
+      this.#writer.put(this.#prefix + numberKey(number), encodeFlagged(qos, filter));
+    }
+  }
+
+  remove(filters: Iterable<string>): void {
+    for (const filter of filters) {
+      const known = this.#filters.get(filter);
+      if (known === undefined) continue;
+      this.#filters.delete(filter);
+      this.#writer.remove(this.#prefix + numberKey(known.number));
+    }
+  }
+
+  clear(): void {
+    this.remove([...this.#filters.keys()]);
+  }
+}
+
 /** A persistent session: its subscriptions are in memory, its messages on disk. */
 export class StoredSession {
   readonly clientId: string;
   readonly number: number;
   readonly queue: StoredQueue;
-  readonly subscriptions = new Map<string, NumberedSubscription>();
+  readonly subscriptions: StoredFilters;
+  readonly requests: StoredFilters;
   isConnected = false;
   lastSeenMs = 0;
-  nextSubscription = 1;
 
-  constructor(clientId: string, number: number, queue: StoredQueue) {
+  constructor(clientId: string, number: number, queue: StoredQueue, writer: DiskWriter) {
     this.clientId = clientId;
     this.number = number;
     this.queue = queue;
+    this.subscriptions = new StoredFilters(writer, TABLE.subscription + numberKey(number));
+    this.requests = new StoredFilters(writer, TABLE.request + numberKey(number));
   }
 }
 
@@ -55,10 +110,12 @@ export class StoredSessions {
       if (value[0] === 1) this.touch(session, false);
     }
     const found = (key: string) => byNumber.get(readNumberKey(key, 1));
-    for (const { key, value } of this.#writer.scan(TABLE.subscription)) {
-      const session = found(key);
-      if (session === undefined) this.#writer.remove(key);
-      else restoreSubscription(session, readNumberKey(key, PREFIX_CHARS), value);
+    for (const table of ['subscription', 'request'] as const) {
+      for (const { key, value } of this.#writer.scan(TABLE[table])) {
+        const filters = found(key)?.[`${table}s`];
+        if (filters === undefined) this.#writer.remove(key);
+        else filters.restore(readNumberKey(key, PREFIX_CHARS), value);
+      }
     }
     for (const { key, value } of this.#writer.scan(TABLE.message)) {
       const session = found(key);
@@ -96,7 +153,8 @@ export class StoredSessions {
 
   drop(session: StoredSession): void {
     session.queue.clear();
-    this.removeSubscriptions(session, [...session.subscriptions.keys()]);
+    session.subscriptions.clear();
+    session.requests.clear();
     this.#writer.remove(TABLE.session + numberKey(session.number));
     this.#byClientId.delete(session.clientId);
     this.#totals.sessions = this.#byClientId.size;
@@ -108,24 +166,6 @@ export class StoredSessions {
     this.#save(session);
   }
 
-  addSubscriptions(session: StoredSession, subscriptions: readonly StoredSubscription[]): void {
-    for (const { filter, qos } of subscriptions) {
-      const number = session.subscriptions.get(filter)?.number ?? session.nextSubscription;
-      session.nextSubscription = Math.max(session.nextSubscription, number + 1);
-      session.subscriptions.set(filter, { filter, qos, number });
-      this.#writer.put(subscriptionKey(session, number), encodeFlagged(qos, filter));
-    }
-  }
-
-  removeSubscriptions(session: StoredSession, filters: readonly string[]): void {
-    for (const filter of filters) {
-      const known = session.subscriptions.get(filter);
-      if (known === undefined) continue;
-      session.subscriptions.delete(filter);
-      this.#writer.remove(subscriptionKey(session, known.number));
-    }
-  }
-
   #create(clientId: string, number: number): StoredSession {
     const suffix = numberKey(number);
     const queue = new StoredQueue({
@@ -135,7 +175,7 @@ export class StoredSessions {
       limits: this.#limits,
       totals: this.#totals,
     });
-    const session = new StoredSession(clientId, number, queue);
+    const session = new StoredSession(clientId, number, queue, this.#writer);
     this.#byClientId.set(clientId, session);
     this.#nextNumber = Math.max(this.#nextNumber, number + 1);
     this.#totals.sessions = this.#byClientId.size;
@@ -146,16 +186,6 @@ export class StoredSessions {
     const value = encodeFlagged(session.isConnected ? 1 : 0, session.clientId, session.lastSeenMs);
     this.#writer.put(TABLE.session + numberKey(session.number), value);
   }
-}
-
-function restoreSubscription(session: StoredSession, number: number, value: Buffer): void {
-  const filter = value.toString('utf8', 7);
-  session.subscriptions.set(filter, { filter, qos: value[0] === 0 ? 0 : 1, number });
-  session.nextSubscription = Math.max(session.nextSubscription, number + 1);
-}
-
-function subscriptionKey(session: StoredSession, number: number): string {
-  return TABLE.subscription + numberKey(session.number) + numberKey(number);
 }
 
 /** A byte, a time (6 bytes) and a text. */

@@ -115,8 +115,7 @@ export class DiskStore implements SessionStore {
   }
 
   subscriptions(clientId: string): readonly StoredSubscription[] {
-    const known = this.#sessions.find(clientId)?.subscriptions.values() ?? [];
-    return Array.from(known, ({ filter, qos }) => ({ filter, qos }));
+    return this.#sessions.find(clientId)?.subscriptions.list() ?? [];
   }
 
   async addSubscriptions(
@@ -125,14 +124,30 @@ export class DiskStore implements SessionStore {
   ): Promise<void> {
     const session = this.#sessions.find(clientId);
     if (session === undefined) return;
-    this.#sessions.addSubscriptions(session, subscriptions);
+    session.subscriptions.add(subscriptions);
     await this.#writer.flushed();
   }
 
   async removeSubscriptions(clientId: string, filters: readonly string[]): Promise<void> {
     const session = this.#sessions.find(clientId);
     if (session === undefined) return;
-    this.#sessions.removeSubscriptions(session, filters);
+    session.subscriptions.remove(filters);
+    await this.#writer.flushed();
+  }
+
+  requests(clientId: string): readonly StoredSubscription[] {
+    return this.#sessions.find(clientId)?.requests.list() ?? [];
+  }
+
+  async changeRequests(
+    clientId: string,
+    added: readonly StoredSubscription[],
+    removed: readonly string[],
+  ): Promise<void> {
+    const session = this.#sessions.find(clientId);
+    if (session === undefined) return;
+    session.requests.add(added);
+    session.requests.remove(removed);
     await this.#writer.flushed();
   }
 

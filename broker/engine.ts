@@ -51,6 +51,8 @@ export class Engine extends Aedes {
       preConnect,
       authenticate,
       authorizePublish,
+      // Subscriptions are not the engine's.
+      authorizeSubscribe: (_client, _subscription, done) => done(null, null),
       persistence,
       // (2) A bound on parallel deliveries ends in a recursion that overflows the stack.
       mq: mqemitter({ concurrency: 0, matchEmptyLevels: true }),
@@ -84,7 +86,11 @@ export class Engine extends Aedes {
       register(client);
     };
     list._finishRegisterClient = (client) => {
-      if (!client.closed) add(client);
+      if (client.closed) return;
+      // Another one may have come while the one before was being closed [MQTT-3.1.4-2].
+      const rival = list.clients[client.id];
+      if (rival !== undefined && rival !== client) rival.close();
+      add(client);
     };
     list.unregisterClient = (client) => {
       if (list.clients[client.id] === client) remove(client);

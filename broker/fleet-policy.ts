@@ -22,6 +22,8 @@ export interface FleetParts {
   readonly gate: LoginGate;
   readonly device: DeviceParts;
   readonly integrator: IntegratorParts;
+  /** Whether the key may have this persistent session: it is there already, or not one too many. */
+  readonly mayKeepSession: (keyId: string, clientId: string) => boolean;
   /** A CONNECT was refused: for the history. */
   readonly refused: (refused: RefusedConnect) => void;
   readonly takenOver: (old: Session, next: Session) => void;
@@ -79,6 +81,9 @@ export class FleetPolicy implements Policy {
       return refuse('client_id_rejected');
     }
     const access = new IntegratorClient(principal, connect, integrator);
+    if (!access.isClean && !this.#parts.mayKeepSession(principal.keyId, access.clientId)) {
+      return refuse('sessions_max');
+    }
     return { ok: true, principal, access };
   }
 

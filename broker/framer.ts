@@ -1,7 +1,7 @@
 // HOT PATH: once per packet; see bench/RESULTS.md
 import { Duplex } from 'node:stream';
 import type { Intake } from './access.ts';
-import { Answers } from './answers.ts';
+import { Answers, type PendingPuback } from './answers.ts';
 import { frameFault, PACKET } from './frame-rules.ts';
 import {
   readSubscribe,
@@ -304,14 +304,15 @@ export class Framer extends Duplex {
     const packetId = qos === 0 ? 0 : bytes.readUInt16BE(topicEnd);
     // Sent again before its PUBACK, as esp-mqtt does every second: the PUBACK that comes is for both.
     if ((first & DUP_FLAG) !== 0 && this.#inFlight.has(packetId)) return;
-    if (qos === 1) this.#inFlight.add(packetId);
+    const puback = qos === 1 ? this.#answers.expect(packetId) : null;
+    if (puback !== null) this.#inFlight.add(packetId);
     this.#unsettled += 1;
     const isQueued = sink.take(intake, {
       topic: this.#lastTopic,
       payload: bytes.subarray(topicEnd + (qos === 0 ? 0 : 2), end),
       qos,
       retain: (first & 1) !== 0,
-      acknowledge: () => this.#acknowledge(packetId),
+      acknowledge: () => this.#acknowledge(puback),
     });
     if (!isQueued) this.#isWaiting = true;
   }
@@ -327,9 +328,11 @@ export class Framer extends Duplex {
     return this.#lastIntake;
   }
 
-  #acknowledge(packetId: number): void {
-    this.#inFlight.delete(packetId);
-    if (packetId !== 0 && !this.destroyed) this.#answers.puback(packetId);
+  #acknowledge(puback: PendingPuback | null): void {
+    if (puback !== null) {
+      this.#inFlight.delete(puback.packetId);
+      if (!this.destroyed) this.#answers.puback(puback);
+    }
     this.#settle();
   }
 

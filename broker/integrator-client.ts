@@ -11,7 +11,7 @@ const KEEP_ALIVE_S_MAX = 1200;
 /** Longest client identifier, in characters; it is part of a key on disk. */
 const CLIENT_ID_MAX = 128;
 
-const FORBIDDEN: Intake = { channel: 'open', metric: null, refusal: null };
+const FORBIDDEN: Intake = { channel: 'open', metric: null, refusal: null, word: '' };
 
 /** What an integrator's access works with. */
 export interface IntegratorParts {
@@ -19,6 +19,7 @@ export interface IntegratorParts {
   readonly statusMessages: (
     principal: IntegratorPrincipal,
     filter: string,
+    isOpen: () => boolean,
   ) => AsyncIterable<OutgoingMessage>;
   readonly retained: (topic: string) => OutgoingMessage | null;
   /** The connection begins and ends: for the history. */
@@ -88,9 +89,15 @@ export class IntegratorClient implements Access {
   }
 
   retained(filter: string): Iterable<OutgoingMessage> | AsyncIterable<OutgoingMessage> {
-    if (/[+#]/.test(filter)) return this.#parts.statusMessages(this.#principal, filter);
+    if (/[+#]/.test(filter)) {
+      return this.#parts.statusMessages(this.#principal, filter, () => this.#isOpen);
+    }
     const found = this.#parts.retained(filter);
     return found === null ? [] : [found];
+  }
+
+  get #isOpen(): boolean {
+    return this.#session?.framer.destroyed === false;
   }
 
   closed(code: string): void {
@@ -101,6 +108,11 @@ export class IntegratorClient implements Access {
 /** Says of client identifiers whether they are of sessions of this key. */
 export function isSessionOf(keyId: string): (clientId: string) => boolean {
   return (clientId) => clientId.startsWith(prefixOf(keyId));
+}
+
+/** The key whose session a client identifier is of; null for one of another kind. */
+export function keyIdOf(clientId: string): string | null {
+  return /^i:([^:]+):/.exec(clientId)?.[1] ?? null;
 }
 
 function prefixOf(keyId: string): string {

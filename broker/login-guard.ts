@@ -26,7 +26,7 @@ const FIRST_DELAY_MS = 100;
 /** A guess that was made from the same address before weighs this much; see {@link LoginGuard}. */
 const REPEAT_WEIGHT = 1 / 20;
 /** Last different guesses, and key ids that have logged in, that are remembered of an address. */
-const GUESSES_MAX = 16;
+const GUESSES_MAX = 256;
 const KNOWN_KEYS_MAX = 16;
 /** Each key id that has logged in from an address raises its bound by this share; at most fivefold. */
 const KNOWN_KEY_SHARE = 1 / 4;
@@ -138,7 +138,13 @@ export class LoginGuard {
 
   #weigh(record: AddressRecord, secret: string): number {
     const mark = this.#mark(secret);
-    if (record.lastGuesses.includes(mark)) return REPEAT_WEIGHT;
+    const at = record.lastGuesses.indexOf(mark);
+    if (at >= 0) {
+      // The last to be forgotten is the one that was tried last.
+      record.lastGuesses.splice(at, 1);
+      record.lastGuesses.push(mark);
+      return REPEAT_WEIGHT;
+    }
     if (record.lastGuesses.push(mark) > GUESSES_MAX) record.lastGuesses.shift();
     return 1;
   }

@@ -27,6 +27,7 @@ export type CloseReason =
   | 'held_bytes'
   | 'errors'
   | 'revoked'
+  | 'key_expired'
   | 'keep_alive';
 
 /** Counts of the broker, in the registry that was passed. */

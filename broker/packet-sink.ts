@@ -1,4 +1,5 @@
 // HOT PATH: see bench/RESULTS.md
+import { setTimeout as delay } from 'node:timers/promises';
 import type { PacketSink } from './framer.ts';
 import { holdOne, releaseOne, type Session } from './session.ts';
 import type { Subscriber } from './subscriber.ts';
@@ -23,10 +24,30 @@ export function sinkOf(session: Session, subscriber: Subscriber): PacketSink {
       });
     },
     async subscribe(packet) {
-      access.subscribed(await subscriber.subscribe(packet));
+      const startedMs = performance.now();
+      const subscribing = subscriber.subscribe(packet);
+      const busyMs = performance.now() - startedMs;
+      access.subscribed(await subscribing);
+      await restAfter(busyMs);
     },
-    unsubscribe: (packet) => subscriber.unsubscribe(packet),
+    async unsubscribe(packet) {
+      const startedMs = performance.now();
+      const unsubscribing = subscriber.unsubscribe(packet);
+      const busyMs = performance.now() - startedMs;
+      await unsubscribing;
+      await restAfter(busyMs);
+    },
     acknowledged: (packetId) => subscriber.acknowledge(packetId),
     drained: () => subscriber.drained(),
   };
+}
+
+/** Work for one packet that is no matter, in ms. */
+const FREE_MS = 2;
+/** A client rests this much longer than what its packet kept everybody else waiting. */
+const REST_FACTOR = 20;
+
+/** Filters that stand for many cost time: who asks for them again and again is not read for a while. */
+async function restAfter(busyMs: number): Promise<void> {
+  if (busyMs > FREE_MS) await delay(busyMs * REST_FACTOR);
 }

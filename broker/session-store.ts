@@ -29,9 +29,17 @@ export interface SessionStore {
   touchSession(clientId: string, isConnected: boolean): void;
   /** Ends a session with its subscriptions and its queue. */
   dropSession(clientId: string): Promise<void>;
+  /** Filters that the session was granted: messages are queued for these. */
   subscriptions(clientId: string): readonly StoredSubscription[];
   addSubscriptions(clientId: string, subscriptions: readonly StoredSubscription[]): Promise<void>;
   removeSubscriptions(clientId: string, filters: readonly string[]): Promise<void>;
+  /** Filters as the client wrote them, from which the granted ones come. */
+  requests(clientId: string): readonly StoredSubscription[];
+  changeRequests(
+    clientId: string,
+    added: readonly StoredSubscription[],
+    removed: readonly string[],
+  ): Promise<void>;
   /** Appends to the queues of these sessions. Beyond the bounds the oldest are dropped and counted. */
   enqueue(clientIds: readonly string[], message: OutgoingMessage): Promise<void>;
   /** Oldest first, those behind `afterSequence`; 0 starts at the oldest. */

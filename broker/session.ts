@@ -28,6 +28,8 @@ export interface Session {
   readonly heldMsMax: number;
   /** Why the broker has begun to close the connection; null while it has not. */
   closeReason: CloseReason | null;
+  /** More of it for a person; empty when there is no more to say. */
+  closeDetail: string;
   /** Ends the connection. What is held of it stays unacknowledged. */
   readonly close: (reason: CloseReason) => void;
   /** Writes a message straight to the connection at QoS 0; it needs no subscription. */
@@ -37,7 +39,13 @@ export interface Session {
 /** What a session is made of. */
 export type SessionParts = Omit<
   Session,
-  'connectionNumber' | 'subscriber' | 'heldCount' | 'heldSince' | 'heldMsMax' | 'closeReason'
+  | 'connectionNumber'
+  | 'subscriber'
+  | 'heldCount'
+  | 'heldSince'
+  | 'heldMsMax'
+  | 'closeReason'
+  | 'closeDetail'
 >;
 
 /** Keep alive that is taken for one of 0, in seconds, where only a bound on holding is wanted. */
@@ -54,6 +62,7 @@ export function createSession(parts: SessionParts): Session {
     heldSince: 0,
     heldMsMax: keepAliveS * 1000 * (0.35 + Math.random() * 0.15),
     closeReason: null,
+    closeDetail: '',
   };
 }
 

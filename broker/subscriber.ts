@@ -45,20 +45,14 @@ interface Requested {
   readonly qos: 0 | 1;
 }
 
-/** What a session is subscribed to. */
-interface Subscriptions {
-  readonly requested: readonly Requested[];
-  /** Granted filters of earlier connections: which requested ones they came from is not known any more. */
-  readonly restored: ReadonlyMap<string, 0 | 1>;
-}
-
 /** Filters that one connection may request, and that are looked at in one packet. More are not granted. */
 const FILTERS_MAX = 64;
 /** Filters that these may stand for, in one session. */
 const GRANTED_FILTERS_MAX = 4096;
 /** Exact topics of one SUBSCRIBE whose retained messages are sent at once. */
 const IMMEDIATE_TOPICS_MAX = 16;
-const NOTHING: ReadonlyMap<string, 0 | 1> = new Map();
+/** Thousands of clients request nothing: they share one empty list. */
+const NOTHING: readonly Requested[] = [];
 
 /**
  * The reading side of one connection: its subscriptions and what it is sent. SUBSCRIBE and UNSUBSCRIBE
@@ -69,7 +63,7 @@ export class Subscriber implements OutboxOwner {
   readonly #recipient: Recipient;
   readonly #connection: SubscriberConnection;
   readonly #outbox: Outbox;
-  #subscriptions: Subscriptions = { requested: [], restored: NOTHING };
+  #requested: readonly Requested[] = NOTHING;
   #scan: RetainedScan | null = null;
 
   /** Takes the recipient's place at the table for this connection; one that still has it loses it. */
@@ -115,15 +109,14 @@ export class Subscriber implements OutboxOwner {
    * @returns what was granted; subscriptions of a persistent session are on disk then.
    */
   async subscribe({ messageId, subscriptions }: SubscribePacket): Promise<readonly string[]> {
-    const { requested, restored } = this.#subscriptions;
-    const next = { requested: [...requested], restored: new Map(restored) };
+    const next = { requested: [...this.#requested] };
     const granted: (Requested | null)[] = [];
     for (const [index, { topic, qos }] of subscriptions.entries()) {
       granted.push(index < FILTERS_MAX ? this.#request(next, topic, qos) : null);
     }
-    const change = changeBetween(this.#subscriptions, next);
+    const change = changeBetween(this.#requested, next.requested);
     const isStored = this.#recipient.isClean || (await this.#store(change));
-    if (isStored) this.#apply(next, change);
+    if (isStored) this.#apply(next.requested, change);
     else {
       granted.fill(null);
       await this.#takeBack(change);
@@ -141,21 +134,11 @@ export class Subscriber implements OutboxOwner {
    * that another requested one stands for stays. Never rejects.
    */
   async unsubscribe({ messageId, unsubscriptions }: UnsubscribePacket): Promise<void> {
-    const restored = new Map(this.#subscriptions.restored);
-    const requested = this.#subscriptions.requested.filter(
-      ({ filter }) => !unsubscriptions.includes(filter),
-    );
-    if (restored.size > 0) {
-      for (const filter of unsubscriptions.slice(0, FILTERS_MAX)) {
-        const granted = this.#connection.access.grant(filter) ?? [filter];
-        for (const one of granted) restored.delete(one);
-      }
-    }
-    const next = { requested, restored };
-    const change = changeBetween(this.#subscriptions, next);
+    const requested = this.#requested.filter(({ filter }) => !unsubscriptions.includes(filter));
+    const change = changeBetween(this.#requested, requested);
     // What fails to leave the disk comes back with the next connection, and the client is told nothing.
     if (!this.#recipient.isClean) await this.#store(change);
-    this.#apply(next, change);
+    this.#apply(requested, change);
     this.#outbox.answer(encodeUnsuback(messageId));
   }
 
@@ -187,54 +170,55 @@ export class Subscriber implements OutboxOwner {
     return this.#connection.access.grant(topic) !== null;
   }
 
-  /** Asks again for what earlier connections were granted, and gives up what is not granted any more. */
+  /** Asks again for what earlier connections requested: rights may have changed since. */
   #restore(): void {
     const { store } = this.#parts.dispatch;
-    const stored = new Map<string, 0 | 1>();
-    const restored = new Map<string, 0 | 1>();
-    for (const { filter, qos } of store.subscriptions(this.#recipient.clientId)) {
-      stored.set(filter, qos);
-      for (const granted of this.#connection.access.grant(filter) ?? []) {
-        restored.set(granted, maxQos(restored.get(granted), qos));
-      }
+    const { clientId } = this.#recipient;
+    const ended: string[] = [];
+    const requested: Requested[] = [];
+    for (const { filter, qos } of store.requests(clientId)) {
+      const granted = this.#connection.access.grant(filter);
+      if (granted === null) ended.push(filter);
+      else requested.push({ filter, granted, qos });
     }
-    const next = { requested: [], restored };
-    const change = changeBetween({ requested: [], restored: stored }, next);
-    void this.#store(change);
-    this.#apply(next, change);
+    const stored = store.subscriptions(clientId).map(({ filter, qos }) => [filter, qos] as const);
+    const change = difference(new Map(stored), filtersOf(requested));
+    void this.#store({ ...change, requests: [], ended });
+    this.#apply(requested, change);
   }
 
   /** @returns null when the filter is not granted. */
-  #request(
-    next: { requested: Requested[]; restored: Map<string, 0 | 1> },
-    filter: string,
-    qos: number,
-  ): Requested | null {
+  #request(next: { requested: Requested[] }, filter: string, qos: number): Requested | null {
     const others = next.requested.filter((request) => request.filter !== filter);
     if (others.length >= FILTERS_MAX) return null;
     const granted = this.#connection.access.grant(filter);
     if (granted === null) return null;
-    const absorbed = granted.filter((one) => next.restored.has(one));
-    const grantedCount = others.reduce((sum, one) => sum + one.granted.length, granted.length);
-    const total = grantedCount + next.restored.size - absorbed.length;
+    const total = others.reduce((sum, one) => sum + one.granted.length, granted.length);
     if (total > GRANTED_FILTERS_MAX) return null;
-    for (const one of absorbed) next.restored.delete(one);
     const request: Requested = { filter, granted, qos: qos === 0 ? 0 : 1 };
     next.requested = [...others, request];
     return request;
   }
 
   /** The store keeps in memory what it could not write: a refused filter must not stay there. */
-  async #takeBack({ added }: Change): Promise<void> {
-    const before = filtersOf(this.#subscriptions.requested, this.#subscriptions.restored);
-    const filters = added.map(({ filter }) => filter).filter((filter) => !before.has(filter));
-    await this.#store({ added: [], removed: filters });
+  async #takeBack({ added, requests }: Change): Promise<void> {
+    const granted = filtersOf(this.#requested);
+    const requested = requestsOf(this.#requested);
+    await this.#store({
+      added: [],
+      removed: added.map(({ filter }) => filter).filter((filter) => !granted.has(filter)),
+      requests: [],
+      ended: requests.map(({ filter }) => filter).filter((filter) => !requested.has(filter)),
+    });
   }
 
-  async #store({ added, removed }: Change): Promise<boolean> {
+  async #store({ added, removed, requests, ended }: Change): Promise<boolean> {
     const { dispatch } = this.#parts;
     const { clientId } = this.#recipient;
     try {
+      if (requests.length > 0 || ended.length > 0) {
+        await dispatch.store.changeRequests(clientId, requests, ended);
+      }
       if (added.length > 0) await dispatch.store.addSubscriptions(clientId, added);
       if (removed.length > 0) await dispatch.store.removeSubscriptions(clientId, removed);
       return true;
@@ -244,9 +228,11 @@ export class Subscriber implements OutboxOwner {
     }
   }
 
-  #apply(next: Subscriptions, { added, removed }: Change): void {
-    // Thousands of clients have nothing restored: they share one empty map.
-    this.#subscriptions = next.restored.size > 0 ? next : { ...next, restored: NOTHING };
+  #apply(
+    requested: readonly Requested[],
+    { added, removed }: Pick<Change, 'added' | 'removed'>,
+  ): void {
+    this.#requested = requested.length > 0 ? requested : NOTHING;
     const recipient = this.#recipient;
     const { outbox } = recipient;
     // The client may have gone meanwhile: for good, or to come again, which sees to the table itself.
@@ -287,22 +273,33 @@ export class Subscriber implements OutboxOwner {
 interface Change {
   readonly added: readonly StoredSubscription[];
   readonly removed: readonly string[];
+  /** The same of the filters as they were requested. */
+  readonly requests: readonly StoredSubscription[];
+  readonly ended: readonly string[];
 }
 
-function changeBetween(before: Subscriptions, after: Subscriptions): Change {
-  const old = filtersOf(before.requested, before.restored);
-  const wanted = filtersOf(after.requested, after.restored);
+function changeBetween(before: readonly Requested[], after: readonly Requested[]): Change {
+  const granted = difference(filtersOf(before), filtersOf(after));
+  const requested = difference(requestsOf(before), requestsOf(after));
+  return { ...granted, requests: requested.added, ended: requested.removed };
+}
+
+function difference(
+  old: ReadonlyMap<string, 0 | 1>,
+  wanted: ReadonlyMap<string, 0 | 1>,
+): Pick<Change, 'added' | 'removed'> {
   const added: StoredSubscription[] = [];
   for (const [filter, qos] of wanted) if (old.get(filter) !== qos) added.push({ filter, qos });
   return { added, removed: [...old.keys()].filter((filter) => !wanted.has(filter)) };
 }
 
+function requestsOf(requested: readonly Requested[]): Map<string, 0 | 1> {
+  return new Map(requested.map(({ filter, qos }) => [filter, qos]));
+}
+
 /** Granted filters with the highest QoS of the requested ones that they come from. */
-function filtersOf(
-  requested: readonly Requested[],
-  restored: ReadonlyMap<string, 0 | 1> = NOTHING,
-): Map<string, 0 | 1> {
-  const filters = new Map(restored);
+function filtersOf(requested: readonly Requested[]): Map<string, 0 | 1> {
+  const filters = new Map<string, 0 | 1>();
   for (const { granted, qos } of requested) {
     for (const filter of granted) filters.set(filter, maxQos(filters.get(filter), qos));
   }

@@ -21,7 +21,8 @@ export const DIAGNOSIS = {
   rate: 'Send less often or in batches, or raise DEVICE_MESSAGES_PER_S and DEVICE_POINTS_PER_S.',
   forbidden: 'Publish only under v1/me/, to a channel of devices.',
   unknown_channel: 'Publish to a channel that this version reads: data, data/{metric}, hello.',
-  quota: 'Send less: the plan of the organization is used up.',
+  quota:
+    'Send less, or raise ORGANIZATION_MESSAGES_PER_S: the devices of the organization together send too much.',
 
   // CONNECT packets that were refused.
   key_malformed: 'The password is no key: copy all 46 characters again, with nothing around them.',

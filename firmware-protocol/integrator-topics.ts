@@ -44,12 +44,10 @@ export function authorizeIntegratorFilter(
   if (topicFilterFault(filter) !== null) return null;
   const root = `v1/${rights.organization}/`;
   if (!filter.startsWith(root)) return null;
-  const granted: string[] = [];
-  for (const pattern of allowedPatterns(filter.slice(root.length), rights)) {
-    const narrowed = intersectFilters(filter, root + pattern);
-    if (narrowed !== null) granted.push(narrowed);
-  }
-  return granted.length === 0 || granted.length > EXPANDED_FILTERS_MAX ? null : granted;
+  const asked = filter.slice(root.length);
+  const granted = [...streamFilters(asked, rights), ...deviceFilters(asked, rights)];
+  if (granted.length === 0 || granted.length > EXPANDED_FILTERS_MAX) return null;
+  return granted.map((one) => root + one);
 }
 
 /**
@@ -74,22 +72,37 @@ export function intersectFilters(left: string, right: string): string | null {
   return levels.join('/');
 }
 
-/** What the rights allow, after `v1/{organization}/`. */
-function* allowedPatterns(asked: string, { scopes, devices }: IntegratorRights): Iterable<string> {
-  const isForStreams = asked.startsWith(`${ORGANIZATION_STREAMS}/`);
-  if (devices === null && scopes.includes('status') && (isForStreams || asked === '#')) {
-    yield `${ORGANIZATION_STREAMS}/#`;
+/** What is granted of the organization's own streams. All here is written behind `v1/{organization}/`. */
+function streamFilters(asked: string, { scopes, devices }: IntegratorRights): string[] {
+  if (devices !== null || !scopes.includes('status')) return [];
+  if (asked !== '#' && !asked.startsWith(`${ORGANIZATION_STREAMS}/`)) return [];
+  return [intersectFilters(asked, `${ORGANIZATION_STREAMS}/#`) ?? []].flat();
+}
+
+/** What is granted of devices: each that is asked for, with each channel that is asked for and allowed. */
+function deviceFilters(asked: string, { scopes, devices }: IntegratorRights): string[] {
+  const slash = asked.indexOf('/');
+  const device = slash < 0 ? asked : asked.slice(0, slash);
+  // `+` stands for devices: the organization's own streams are not among them.
+  if (device === ORGANIZATION_STREAMS) return [];
+  if (slash < 0 && device !== '#') return [];
+  const channels = allowedChannels(slash < 0 ? '#' : asked.slice(slash + 1), scopes);
+  if (channels.length === 0) return [];
+  const filters: string[] = [];
+  for (const one of askedDevices(device, devices)) {
+    for (const channel of channels) filters.push(`${one}/${channel}`);
   }
-  // Below, `+` stands for devices: the organization's own streams are not among them.
-  if (isForStreams) return;
-  const [askedDevice = ''] = asked.split('/');
-  const isWild = askedDevice === '+' || askedDevice === '#';
-  for (const device of new Set(devices ?? ['+'])) {
-    if (!isWild && device !== '+' && device !== askedDevice) continue;
-    for (const scope of new Set(scopes)) {
-      for (const channel of CHANNELS[scope]) yield `${device}/${channel}`;
-    }
-  }
+  return filters;
+}
+
+function askedDevices(asked: string, devices: readonly string[] | null): Iterable<string> {
+  if (asked === '+' || asked === '#') return new Set(devices ?? ['+']);
+  return devices === null || devices.includes(asked) ? [asked] : [];
+}
+
+function allowedChannels(asked: string, scopes: readonly Scope[]): string[] {
+  const channels = [...new Set(scopes)].flatMap((scope) => CHANNELS[scope]);
+  return channels.flatMap((channel) => intersectFilters(asked, channel) ?? []);
 }
 
 function intersectLevels(one: string | undefined, other: string | undefined): string | null {

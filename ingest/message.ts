@@ -22,6 +22,8 @@ export interface Publication {
   readonly metric: string | null;
   /** Why the broker refused the message; then it goes to quarantine unread. */
   readonly refusal: Refusal | null;
+  /** The channel as the device is told of it on `in/err`. */
+  readonly word: string;
   /** As published, for quarantine. */
   readonly topic: string;
   readonly payload: Buffer;

@@ -136,9 +136,9 @@ export class Pipeline {
 
   /** QoS 0 is lost here, and counted. Above it the connection ends, and the device sends again. */
   #drop(message: Message, reason: DropReason): void {
-    const { source, qos, channel } = message.publication;
+    const { source, qos, word } = message.publication;
     this.#metrics.dropped[reason] += 1;
-    source.report(reason === 'quota' ? 'quota' : 'rate', channel, DROP_TEXTS[reason]);
+    source.report(reason === 'quota' ? 'quota' : 'rate', word, DROP_TEXTS[reason]);
     if (qos === 0) message.publication.acknowledge(null);
     else source.close(reason);
   }
@@ -296,7 +296,7 @@ export class Pipeline {
   #reportClock({ publication, lane }: Message): void {
     if (lane.isClockReported) return;
     lane.isClockReported = true;
-    publication.source.report('clock', publication.channel, 'clock not set: time of receipt used');
+    publication.source.report('clock', publication.word, 'clock not set: time of receipt used');
   }
 
   /** The message goes to quarantine. It is acknowledged, or the device would resend it for ever. */
@@ -306,7 +306,7 @@ export class Pipeline {
     const { receivedMicros } = message;
     const id = makeUuidV7(Math.floor(receivedMicros / 1000), receivedMicros % 1000);
     message.quarantine = { id, code, detail };
-    message.publication.source.report(code, message.publication.channel, detail);
+    message.publication.source.report(code, message.publication.word, detail);
   }
 
   #wakeAfter(message: Message, waitMs: number): false {

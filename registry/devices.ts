@@ -7,7 +7,7 @@ import { inTransaction, runUnbounded, type Transaction } from '../drizzle/transa
 import { DeviceExistsError, DeviceLimitError } from '../errors.ts';
 import { writeAudit } from './audit.ts';
 import { getDeviceRow, type DeviceRow } from './device-row.ts';
-import type { Revocations } from './revocations.ts';
+import type { Revocation, Revocations } from './revocations.ts';
 
 /** A device as people know it. */
 export interface Device {
@@ -109,10 +109,10 @@ export function createDevices({ database, revocations, devicesMax }: DevicesDeps
     },
 
     async remove(author, slug) {
-      const deviceId = await inTransaction(pool, (transaction) =>
+      const revocation = await inTransaction(pool, (transaction) =>
         deleteDevice(transaction, author, slug, revocations),
       );
-      revocations.tell({ deviceId });
+      revocations.tell(revocation);
     },
   };
 }
@@ -190,7 +190,7 @@ async function deleteDevice(
   { organizationId, actor }: Author,
   slug: string,
   revocations: Revocations,
-): Promise<number> {
+): Promise<Revocation> {
   const { orm } = transaction;
   const { deviceId } = await getDeviceRow(orm, organizationId, slug, true);
   await runUnbounded(transaction, 'DELETE FROM reading WHERE device_id = $1', [deviceId]);
@@ -200,10 +200,16 @@ async function deleteDevice(
   await runUnbounded(transaction, 'DELETE FROM device_sequence WHERE device_id = $1', [deviceId]);
   await orm.delete(apiKey).where(eq(apiKey.deviceId, deviceId));
   await orm.delete(device).where(eq(device.deviceId, deviceId));
-  await revocations.announce(transaction, { deviceId });
+  const [owner] = await orm
+    .select({ organization: organization.slug })
+    .from(organization)
+    .where(eq(organization.organizationId, organizationId));
+  const deleted = { organizationId, organization: owner?.organization ?? '', device: slug };
+  const revocation = { deviceId, deleted };
+  await revocations.announce(transaction, revocation);
   const subject = `device/${slug}`;
   await writeAudit(orm, { organizationId, actor, action: 'device.delete', subject });
-  return deviceId;
+  return revocation;
 }
 
 function deviceOf(row: DeviceRow): Device {

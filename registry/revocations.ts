@@ -22,6 +22,15 @@ export interface Revocation {
   readonly deviceId?: number | undefined;
   readonly organizationId?: number | undefined;
   readonly isRestored?: boolean | undefined;
+  /** Names of the device of `deviceId`, when it was deleted. */
+  readonly deleted?: DeletedDevice | undefined;
+}
+
+/** A device that is no more. */
+export interface DeletedDevice {
+  readonly organizationId: number;
+  readonly organization: string;
+  readonly device: string;
 }
 
 /** Where revocations find their database. */
@@ -38,6 +47,9 @@ const messageSchema = z.object({
   deviceId: z.number().int().optional(),
   organizationId: z.number().int().optional(),
   isRestored: z.boolean().optional(),
+  deleted: z
+    .object({ organizationId: z.number().int(), organization: z.string(), device: z.string() })
+    .optional(),
 });
 
 /**

@@ -247,15 +247,15 @@ describe('connections', () => {
   it('by the hundred that write a byte at a time (N-13)', async () => {
     const key = await app.addDevice(unique('drip'));
     await unharmed(async () => {
-      const [writer] = await Promise.all([device(key)]);
+      const writer = await device(key);
       const sockets: Socket[] = await openSockets(app.addresses.mqttUrl, 200);
       const bytes = publishFrame(2, 'v1/me/data', 1, Buffer.from('{"drip":1}'));
       for (const byte of bytes) {
-        writer?.sendBytes(Buffer.from([byte]));
+        writer.sendBytes(Buffer.from([byte]));
         for (const socket of sockets) socket.write(Buffer.from([0x10]));
         await new Promise((resolve) => setTimeout(resolve, 5));
       }
-      expect(await writer?.take('puback')).toMatchObject({ messageId: 1 });
+      expect(await writer.take('puback')).toMatchObject({ messageId: 1 });
       for (const socket of sockets) socket.destroy();
     });
     closeProbes();

@@ -200,6 +200,21 @@ describe('client identifier', () => {
     await newer.ping();
   });
 
+  it.each([['clean', CLEAN] as const, ['kept', 0] as const])(
+    'for which fifty connections race is that of one of them in the end: %s session [MQTT-3.1.4-2]',
+    async (_, flags) => {
+      const clientId = unique('raced');
+      const first = await Probe.connect(target.url, { clientId, clean: flags !== 0 });
+      const probes = await Promise.all(Array.from({ length: 50 }, () => Probe.open(target.url)));
+      for (const probe of probes) probe.sendBytes(connectFrame({ flags, payload: [clientId] }));
+      await first.closed();
+      for (const probe of probes) await probe.take('connack');
+      // The last to come has been let in; give the others time to be closed.
+      await delay(500);
+      expect(probes.filter(({ raw }) => !raw.isClosed())).toHaveLength(1);
+    },
+  );
+
   it('names the session [MQTT-3.1.3-2]', async () => {
     const [one, other] = [unique('one'), unique('other')];
     const topic = unique('named');

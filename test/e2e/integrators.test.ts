@@ -189,6 +189,63 @@ describe('a persistent session', () => {
     expect(after.got.map(({ topic }) => topic)).toEqual(['v1/demo/kept/data']);
   });
 
+  it('keeps a filter that another one stands for when that one ends, after a reconnect too', async () => {
+    const { key } = await makeKey();
+    const options = { clientId: 'overlapping', clean: false };
+    const before = await readerOf(key, options);
+    await before.client.subscribeAsync({
+      'v1/demo/+/data': { qos: 1 },
+      'v1/demo/#': { qos: 1 },
+    });
+    await before.client.endAsync();
+    const after = await readerOf(key, options);
+    await after.client.unsubscribeAsync('v1/demo/#');
+    const device = await app.connect(app.deviceKey);
+    await device.publishAsync('v1/me/data/n', '1', { qos: 1 });
+    await eventually('the message', () => after.got.length === 1);
+    await after.client.unsubscribeAsync('v1/demo/+/data');
+    await device.publishAsync('v1/me/data/n', '2', { qos: 1 });
+    await subscribe(after, 'v1/demo/+/data');
+    await device.publishAsync('v1/me/data/n', '3', { qos: 1 });
+    await eventually('the third', () => after.got.length === 2);
+    expect(after.got.map(({ body }) => (body as { n: number }).n)).toEqual([1, 3]);
+  });
+
+  it('has one connection, however many come for it at once [MQTT-3.1.4-2]', async () => {
+    const { key } = await makeKey();
+    const fields = { clientId: 'race', clean: false };
+    const connecting = Array.from({ length: 60 }, () =>
+      connectRaw(app.addresses.mqttUrl, key, fields).catch(() => null),
+    );
+    const clients = (await Promise.all(connecting)).filter((client) => client !== null);
+    const open = (): RawClient[] => clients.filter((client) => !client.isClosed());
+    await eventually('one stays', () => open().length === 1);
+    const [winner] = open();
+    expect(winner).toBeDefined();
+    expect(await subscribeRaw(winner as RawClient, ['v1/demo/+/data'])).toEqual([1]);
+    const device = await app.connect(app.deviceKey);
+    await device.publishAsync('v1/me/data/n', '1', { qos: 1 });
+    expect(await winner?.next()).toMatchObject({ cmd: 'publish' });
+    winner?.end();
+  });
+
+  it('is one of a bounded number for each key', async () => {
+    const bounded = await startTestApp({ KEY_SESSIONS_MAX: '2' });
+    try {
+      const body = { name: 'many', scopes: ['data'], devices: null, expiresAt: null };
+      const { key } = (await bounded.api('POST', '/api/v1/keys', body)).body;
+      const keep = (clientId: string) =>
+        connectRaw(bounded.addresses.mqttUrl, key, { clientId, clean: false });
+      (await keep('one')).end();
+      (await keep('two')).end();
+      await expect(keep('three')).rejects.toThrow('"returnCode":3');
+      (await keep('one')).end();
+      (await connectRaw(bounded.addresses.mqttUrl, key, { clientId: 'three' })).end();
+    } finally {
+      await bounded.stop();
+    }
+  });
+
   it('goes with its key', async () => {
     const { key, keyId } = await makeKey();
     const reader = await readerOf(key, { clientId: 'doomed', clean: false });
@@ -281,11 +338,52 @@ describe('presence', () => {
     await app.api('DELETE', '/api/v1/devices/deleted');
     await eventually('its end', () => reader.got.some(({ body }) => body === null));
     device.end(true);
+    await app.addDevice('deleted-later');
+    (
+      await app.connect((await app.api('POST', '/api/v1/devices/deleted-later/keys', {})).body.key)
+    ).end(true);
+    const state = async (): Promise<unknown> =>
+      (await app.api('GET', '/api/v1/devices/deleted-later/diagnostics')).body.presence?.state;
+    await eventually('offline', async () => (await state()) === 'offline');
+    await app.api('DELETE', '/api/v1/devices/deleted-later');
     const later = await readerOf((await makeKey({ scopes: ['status'] })).key);
     await subscribe(later, 'v1/demo/deleted/status');
+    await subscribe(later, 'v1/demo/deleted-later/status');
     await subscribe(later, 'v1/demo/+/status');
     await eventually('the others', () => later.got.length > 0);
-    expect(later.got.map(({ topic }) => topic)).not.toContain('v1/demo/deleted/status');
+    const topics = later.got.map(({ topic }) => topic);
+    expect(topics).not.toContain('v1/demo/deleted/status');
+    expect(topics).not.toContain('v1/demo/deleted-later/status');
+  });
+});
+
+describe('hello', () => {
+  it('that comes too often is dropped at QoS 0 and told, and what is stored stays bounded', async () => {
+    const key = await app.addDevice('chatty');
+    const reader = await readerOf((await makeKey({ scopes: ['raw'] })).key);
+    await subscribe(reader, 'v1/demo/chatty/hello');
+    const raw = await connectRaw(app.addresses.mqttUrl, key);
+    for (let n = 0; n < 300; n += 1) {
+      raw.send({
+        cmd: 'publish',
+        topic: 'v1/me/hello',
+        payload: `{"fw":"${n}"}`,
+        qos: 0,
+        dup: false,
+        retain: false,
+      });
+    }
+    await eventually('in/err', () =>
+      raw.received.some(
+        (packet) => packet.cmd === 'publish' && packet.payload.toString().includes('"code":"rate"'),
+      ),
+    );
+    raw.send({ cmd: 'pingreq' });
+    await eventually('that it still lives', () =>
+      raw.received.some(({ cmd }) => cmd === 'pingresp'),
+    );
+    expect(reader.got.length).toBeLessThan(30);
+    raw.end();
   });
 });
 

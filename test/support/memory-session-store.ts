@@ -8,6 +8,7 @@ import { matchesFilter } from '../../broker/topic-filter.ts';
 
 interface MemorySession {
   readonly subscriptions: Map<string, 0 | 1>;
+  readonly requests: Map<string, 0 | 1>;
   queue: QueuedMessage[];
   isConnected: boolean;
 }
@@ -32,7 +33,12 @@ export class MemorySessionStore implements SessionStore {
 
   async openSession(clientId: string): Promise<boolean> {
     if (!this.sessions.has(clientId)) {
-      this.sessions.set(clientId, { subscriptions: new Map(), queue: [], isConnected: false });
+      this.sessions.set(clientId, {
+        subscriptions: new Map(),
+        requests: new Map(),
+        queue: [],
+        isConnected: false,
+      });
     }
     return true;
   }
@@ -64,6 +70,22 @@ export class MemorySessionStore implements SessionStore {
   async removeSubscriptions(clientId: string, filters: readonly string[]): Promise<void> {
     if (this.failure !== null) throw this.failure;
     for (const filter of filters) this.sessions.get(clientId)?.subscriptions.delete(filter);
+  }
+
+  requests(clientId: string): readonly StoredSubscription[] {
+    const requests = this.sessions.get(clientId)?.requests ?? new Map<string, 0 | 1>();
+    return [...requests].map(([filter, qos]) => ({ filter, qos }));
+  }
+
+  async changeRequests(
+    clientId: string,
+    added: readonly StoredSubscription[],
+    removed: readonly string[],
+  ): Promise<void> {
+    if (this.failure !== null) throw this.failure;
+    const requests = this.sessions.get(clientId)?.requests;
+    for (const { filter, qos } of added) requests?.set(filter, qos);
+    for (const filter of removed) requests?.delete(filter);
   }
 
   async enqueue(clientIds: readonly string[], message: OutgoingMessage): Promise<void> {

@@ -57,6 +57,7 @@ export function makePublication(
     channel: 'data',
     metric: null,
     refusal: null,
+    word: 'data',
     topic: 'v1/me/data',
     payload: Buffer.from(payload),
     qos: 1,

@@ -14,7 +14,7 @@ const CONNECT: Packet = {
   clean: true,
   keepalive: 60,
 };
-const DATA: Intake = { channel: 'data', metric: null, refusal: null };
+const DATA: Intake = { channel: 'data', metric: null, refusal: null, word: 'data' };
 
 /** A sink that takes everything; `parts` win. */
 function sinkWith(parts: Partial<PacketSink>): PacketSink {
@@ -413,5 +413,47 @@ describe('a client', () => {
     expect(violations).toEqual([]);
     expect(Buffer.concat(engineGot)).toEqual(Buffer.from(connectBytes(0x02)));
     framer.destroy();
+  });
+});
+
+describe('PUBACK', () => {
+  it('comes in the order of the PUBLISHes, whatever the order in which they are stored [MQTT-4.6.0-2]', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 20 }).chain((count) =>
+          fc.shuffledSubarray(
+            Array.from({ length: count }, (_, index) => index),
+            { minLength: count },
+          ),
+        ),
+        async (order) => {
+          const { framer, fromClient, toClient } = createFramer();
+          const taken: DirectPublication[] = [];
+          fromClient.write(mqttPacket.generate(CONNECT));
+          await settle();
+          framer.admit(sinkWith({ take: (_intake, publication) => taken.push(publication) > 0 }));
+          for (const index of order.keys()) {
+            fromClient.write(
+              mqttPacket.generate({
+                cmd: 'publish',
+                topic: 't',
+                payload: 'x',
+                qos: 1,
+                messageId: index + 1,
+                dup: false,
+                retain: false,
+              }),
+            );
+          }
+          await settle();
+          for (const index of order) taken[index]?.acknowledge();
+          await settle();
+          const sent = parseAll((toClient.read() ?? Buffer.alloc(0)) as Buffer);
+          expect(sent).toMatchObject(order.map((_, index) => ({ messageId: index + 1 })));
+          framer.destroy();
+        },
+      ),
+      { numRuns: 100 },
+    );
   });
 });

@@ -94,7 +94,7 @@ describe('documents', () => {
   it('name only npm scripts that exist', () => {
     const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
     const named = [...PAGES, 'errors.ts', 'banner.ts'].flatMap((page) =>
-      [...read(page).matchAll(/npm run (?:--silent )?([a-z:]+)/g)].map(([, name = '']) => name),
+      [...read(page).matchAll(/npm run (?:--silent )?([a-z:-]+)/g)].map(([, name = '']) => name),
     );
     expect(named).toContain('demo');
     expect(named.filter((name) => scripts[name] === undefined)).toEqual([]);
