@@ -13,6 +13,7 @@ import { isSessionOf, keyIdOf, type IntegratorParts } from './broker/integrator-
 import type { LoginGuard } from './broker/login-guard.ts';
 import type { BrokerMetrics } from './broker/metrics.ts';
 import type { OutgoingMessage } from './broker/message.ts';
+import type { PresencePage } from './broker/presence-port.ts';
 import { Presence, type StatusPage } from './broker/presence.ts';
 import type { IntegratorPrincipal } from './broker/principal.ts';
 import type { Config } from './config.ts';
