@@ -205,26 +205,29 @@ async function* statusMessages(
   isOpen: () => boolean,
 ): AsyncGenerator<OutgoingMessage> {
   if (!/^v1\/[^/]+\/[^/]+\/status$/.test(filter)) return;
-  for (let after: number | null = 0; after !== null;) {
-    const query = { organizationId, devices, after, limit: STATUS_PAGE };
-    const page: StatusPage | null = await untilAnswered(() => presence.statusPage(query), isOpen);
-    if (page === null) return;
+  let query: PresencePage | null = { organizationId, devices, after: 0, limit: STATUS_PAGE };
+  while (query !== null) {
+    const page = await untilAnswered(presence, query, isOpen);
     for (const message of page.messages) yield { ...message, qos: 1, retain: true };
-    after = page.after;
+    query = page.after === null ? null : { ...query, after: page.after };
   }
 }
 
 /** Asks again while the database is away, as long as somebody waits for the answer. */
-async function untilAnswered<T>(ask: () => Promise<T>, isOpen: () => boolean): Promise<T | null> {
+async function untilAnswered(
+  presence: Presence,
+  query: PresencePage,
+  isOpen: () => boolean,
+): Promise<StatusPage> {
   while (isOpen()) {
     try {
-      return await ask();
+      return await presence.statusPage(query);
     } catch (err) {
       if (!(err instanceof AppError) || !err.retryable) throw err;
     }
     await delay(RETRY_MS);
   }
-  return null;
+  return { messages: [], after: null };
 }
 
 function openFanOut(
