@@ -1,6 +1,8 @@
 import type { DoorRefusal } from './broker/door.ts';
 import type { RefusedConnect } from './broker/fleet-policy.ts';
 import { IdentityWatch, type IdentityFinding } from './broker/identity-watch.ts';
+import type { CloseReason } from './broker/metrics.ts';
+import type { Peer } from './broker/peer.ts';
 import type { Principal } from './broker/principal.ts';
 import type { Session } from './broker/session.ts';
 import type { DeviceEvent } from './registry/device-event-row.ts';
@@ -29,7 +31,12 @@ export class ConnectionHistory {
 
   /** A connection was turned away at the door. */
   turnedAway(reason: DoorRefusal, address: string): void {
-    this.#refused(reason, address, { principal: null, keyId: null });
+    this.#refused(reason, '', address, { principal: null, keyId: null });
+  }
+
+  /** A client broke the protocol before it was let in. */
+  violated({ address }: Peer, code: CloseReason, detail: string): void {
+    this.#refused(code, detail, address, { principal: null, keyId: null });
   }
 
   /** A client was let in. */
@@ -62,18 +69,19 @@ export class ConnectionHistory {
 
   /** A CONNECT was refused. */
   refusedConnect({ refusal, peer, principal, keyId }: RefusedConnect): void {
-    this.#refused(refusal, peer.address, { principal, keyId });
+    this.#refused(refusal, '', peer.address, { principal, keyId });
   }
 
   #refused(
     code: string,
+    detail: string,
     address: string,
     { principal, keyId }: Pick<RefusedConnect, 'principal' | 'keyId'>,
   ): void {
     this.#registry.deviceEvents.note({
       kind: 'refusal',
       code,
-      detail: '',
+      detail,
       address,
       ...owner(principal),
       keyId,

@@ -63,6 +63,7 @@ export async function openFleet(deps: FleetDeps): Promise<Broker> {
   onStop('session store', () => store.close());
   const fanOut = openFanOut(deps, store, metrics);
   fanOut.start();
+  store.onSessionExpired((clientId) => fanOut.sessionExpired(clientId));
   onStop('fan-out', async () => fanOut.stop());
   const presence = openPresence(deps, store, fanOut, createPresenceStore({ pool: database.pool }));
   await presence.start();
@@ -145,6 +146,7 @@ function createPolicy(deps: FleetDeps, parts: Parts): FleetPolicy {
     device: deviceParts(deps, parts),
     integrator: integratorParts(parts),
     refused: (refused) => history.refusedConnect(refused),
+    violated: (...violation) => history.violated(...violation),
     takenOver: (old, next) => history.takenOver(old, next),
   });
 }
@@ -192,6 +194,7 @@ function integratorParts({ store, presence, history }: Parts): IntegratorParts {
   return {
     statusMessages: (...asked) => statusMessages(presence, ...asked),
     retained: (topic) => store.retained(topic),
+    refused: (...refused) => history.refusedMessage(...refused),
     opened: (session) => history.opened(session),
     closed: (session, code) => history.closed(session, code),
   };

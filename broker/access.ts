@@ -52,6 +52,8 @@ export interface Access {
   release(message: Omit<IncomingMessage, 'acknowledge'>, done: () => void): void;
   /** The filters that a requested one stands for; null when it is not granted [MQTT-3.8.4-5]. */
   grant(filter: string): readonly string[] | null;
+  /** A filter was answered with 0x80: it is not this client's to read. */
+  denied(filter: string): void;
   /** Some filters were granted. */
   subscribed(filters: readonly string[]): void;
   /** A canonical topic as this client spells it. */

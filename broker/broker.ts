@@ -92,7 +92,7 @@ export class Broker {
   /** Takes a connection of any transport that was let through the door. */
   accept(connection: Duplex, peer: Peer): void {
     const framer = new Framer(connection, this.#parts.limits.packetBytesMax, {
-      onViolation: (reason) => this.#violated(framer, reason),
+      onViolation: (...violation) => this.#violated(framer, ...violation),
     });
     this.#connections.set(framer, peer);
     framer.once('close', () => this.#connections.delete(framer));
@@ -264,14 +264,16 @@ export class Broker {
     );
   }
 
-  #violated(framer: Framer, reason: string): void {
-    this.#parts.log.debug({ reason }, 'protocol violation');
+  #violated(framer: Framer, reason: string, code: CloseReason): void {
+    this.#parts.log.debug({ reason, code }, 'protocol violation');
+    this.#parts.metrics.closed(code);
     const session = (framer as Framer & { client?: EngineClient }).client?.session;
-    if (session !== undefined && session.closeReason === null) {
-      session.closeReason = 'protocol_violation';
+    if (session === undefined) {
+      this.#parts.policy.violated(this.#peerOf(framer), code, reason);
+    } else if (session.closeReason === null) {
+      session.closeReason = code;
       session.closeDetail = reason;
     }
-    this.#parts.metrics.closed('protocol_violation');
   }
 
   #closeOverdue(): void {

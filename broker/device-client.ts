@@ -55,7 +55,7 @@ export interface DeviceParts {
   readonly fanOut: {
     readonly generation: number;
     isWanted(topic: string): boolean;
-    publish(message: OutgoingMessage): Promise<void> | null;
+    publish(message: OutgoingMessage, exceptId?: string): Promise<void> | null;
   };
   readonly retained: (topic: string) => OutgoingMessage | null;
   /** The connection begins, says `hello`, subscribes its inbox, is refused something, and ends. */
@@ -122,7 +122,7 @@ export class DeviceClient implements Access {
   opened(session: Session): void {
     this.#session = session;
     this.#lane = this.#parts.ingest.openLane(this.principal, session.peer.address);
-    const errors = new DeviceErrors(session, canonicalTopic(this.principal, 'in/err'));
+    const errors = new DeviceErrors(session, (message) => this.#tell('in/err', message));
     this.#source = {
       report: (code, channel, detail) => {
         this.#parts.refused(session, code, detail);
@@ -165,6 +165,11 @@ export class DeviceClient implements Access {
     if (granted === null) return null;
     this.#usesAlias = granted.alias;
     return granted.topics;
+  }
+
+  denied(filter: string): void {
+    const detail = `SUBSCRIBE to ${filter} is not granted`;
+    this.#source?.report('forbidden', 'in', detail.slice(0, 100));
   }
 
   subscribed(filters: readonly string[]): void {
@@ -231,6 +236,16 @@ export class DeviceClient implements Access {
     if (message.qos === 0) message.acknowledge();
     else session.close('rate');
     return true;
+  }
+
+  /** Writes straight to the connection, and to others who may see it. */
+  #tell(channel: string, message: object): void {
+    const topic = canonicalTopic(this.principal, channel);
+    const { fanOut } = this.#parts;
+    this.#session?.send(topic, message);
+    if (!fanOut.isWanted(topic)) return;
+    const payload = Buffer.from(JSON.stringify(message));
+    void fanOut.publish({ topic, payload, qos: 0, retain: false }, this.clientId);
   }
 
   #mayGreet(): boolean {

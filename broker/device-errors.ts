@@ -6,19 +6,22 @@ const INTERVAL_MS = 1000;
 /** A device with more errors in a minute is broken or hostile, and is cut off. */
 const ERRORS_PER_MINUTE_MAX = 100;
 
+/** What is dropped for its rate is held back already; unknown channels are of newer firmware. */
+const HARMLESS: ReadonlySet<RefusalCode> = new Set(['rate', 'quota', 'unknown_channel']);
+
 /** What one connection was told, and not told, on `in/err`. */
 export class DeviceErrors {
-  readonly #session: Session;
-  readonly #topic: string;
+  readonly #session: Pick<Session, 'close'>;
+  readonly #send: (message: object) => void;
   #sentAt = -Infinity;
   #unsent = 0;
   #minuteStartedAt = 0;
   #inMinute = 0;
 
-  /** @param topic canonical `in/err` of the device. */
-  constructor(session: Session, topic: string) {
+  /** @param send writes a message to `in/err`. */
+  constructor(session: Pick<Session, 'close'>, send: (message: object) => void) {
     this.#session = session;
-    this.#topic = topic;
+    this.#send = send;
   }
 
   /** Tells of an error, at most once a second, and closes the connection beyond 100 a minute. */
@@ -28,20 +31,19 @@ export class DeviceErrors {
       this.#minuteStartedAt = now;
       this.#inMinute = 0;
     }
-    // What is dropped for its rate is held back already, and no sign of a broken device.
-    if (code !== 'rate' && code !== 'quota') this.#inMinute += 1;
+    if (!HARMLESS.has(code)) this.#inMinute += 1;
     this.#unsent += 1;
     if (now - this.#sentAt >= INTERVAL_MS) {
-      this.#send(code, channel, detail);
+      this.#tell(code, channel, detail);
       this.#sentAt = now;
       this.#unsent = 0;
     }
     if (this.#inMinute > ERRORS_PER_MINUTE_MAX) this.#session.close('errors');
   }
 
-  #send(code: RefusalCode, channel: string, detail: string): void {
+  #tell(code: RefusalCode, channel: string, detail: string): void {
     const hasTime = code === 'clock' || code === 'too_old';
-    this.#session.send(this.#topic, {
+    this.#send({
       code,
       ch: channel,
       msg: detail,

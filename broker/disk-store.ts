@@ -29,8 +29,6 @@ export interface DiskStoreOptions {
   /** Registry of the metrics `puback_broker_store_*`. */
   readonly metricsRegistry: Registry;
   readonly log: Logger;
-  /** Called with a session that ended because its client stayed away; not at the opening. */
-  readonly onSessionExpired?: (clientId: string) => void;
 }
 
 const STAGED_BYTES_MAX = 64 * 1024 * 1024;
@@ -59,9 +57,10 @@ export class DiskStore implements SessionStore {
   readonly #retained: RetainedMessages;
   readonly #totals: StoreTotals;
   readonly #pruneTimer: NodeJS.Timeout;
+  #onExpired: (clientId: string) => void = () => undefined;
   #closing: Promise<void> | null = null;
 
-  constructor(parts: DiskStoreParts, { limits, onSessionExpired }: DiskStoreOptions) {
+  constructor(parts: DiskStoreParts, { limits }: DiskStoreOptions) {
     this.parts = parts;
     this.limits = limits;
     this.#writer = parts.writer;
@@ -69,8 +68,13 @@ export class DiskStore implements SessionStore {
     this.#retained = parts.retained;
     this.#totals = parts.totals;
     this.#pruneTimer = setInterval(() => {
-      for (const clientId of this.prune(Date.now())) onSessionExpired?.(clientId);
+      for (const clientId of this.prune(Date.now())) this.#onExpired(clientId);
     }, PRUNE_EVERY_MS).unref();
+  }
+
+  /** The listener is told of each session that ends because its client stayed away, from now on. */
+  onSessionExpired(listener: (clientId: string) => void): void {
+    this.#onExpired = listener;
   }
 
   /** Drops what is beyond its age, as is done each minute. @returns the clients whose sessions ended. */

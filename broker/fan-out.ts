@@ -15,8 +15,6 @@ export interface FanOutParts extends DispatchParts {
 
 /** How often connections that take nothing are looked for, in ms. */
 const SWEEP_MS = 1000;
-/** Sweeps between two looks for sessions that the store has dropped for their age. */
-const PRUNE_SWEEPS = 60;
 /** A payload that is cut from a chunk this much larger than itself, in bytes, is copied out of it. */
 const CHUNK_BYTES_MAX = 8192;
 
@@ -32,7 +30,6 @@ export class FanOut {
   /** Persistent sessions by client identifier. */
   readonly #sessions = new Map<string, Recipient>();
   #sweep: NodeJS.Timeout | undefined;
-  #sweeps = 0;
 
   constructor(parts: FanOutParts) {
     this.#store = parts.store;
@@ -58,7 +55,9 @@ export class FanOut {
   /** Takes up the persistent sessions of the store. */
   start(): void {
     for (const clientId of this.#store.sessionIds()) this.#sessionOf(clientId);
-    this.#sweep = setInterval(() => this.#look(), SWEEP_MS).unref();
+    this.#sweep = setInterval(() => {
+      this.#dispatch.checkStuck(performance.now());
+    }, SWEEP_MS).unref();
   }
 
   /** Ends {@link start}. Connections are closed by then. */
@@ -90,15 +89,17 @@ export class FanOut {
   /**
    * Sends a message to all who want it; each gets it once, at the lower of its QoS and the highest that
    * was granted [MQTT-3.3.5-1], with the retain flag of the message.
+   * @param exceptId client identifier of one who does not get it.
    * @returns null when nothing has to be written down; else a promise that resolves when the message
    * waits on disk for every persistent session, or when that failed, which is logged and counted.
    */
-  publish(message: OutgoingMessage): Promise<void> | null {
+  publish(message: OutgoingMessage, exceptId: string | null = null): Promise<void> | null {
     const interests = this.#table.match(message.topic);
     if (interests.length === 0) return null;
     const own = withOwnPayload(message);
     let stored: Recipient[] | null = null;
     for (const { subscriber, qos } of interests) {
+      if (subscriber.clientId === exceptId) continue;
       const effectiveQos = qos < own.qos ? qos : own.qos;
       if (effectiveQos === 0 || subscriber.isClean) subscriber.deliver(own, effectiveQos);
       else if (stored === null) stored = [subscriber];
@@ -123,6 +124,11 @@ export class FanOut {
     const written = this.publish({ topic, payload, qos, retain: false });
     const [outcome] = await Promise.allSettled([kept, written]);
     if (outcome.status === 'rejected') this.#dispatch.storeFailed(outcome.reason);
+  }
+
+  /** The store has ended a persistent session whose client stayed away. */
+  sessionExpired(clientId: string): void {
+    this.#forget(clientId);
   }
 
   /** Ends persistent sessions for good, with what waits for them. Their connections are not closed. */
@@ -162,15 +168,6 @@ export class FanOut {
     session.isGone = true;
     this.#sessions.delete(clientId);
     this.#table.removeAll(session);
-  }
-
-  #look(): void {
-    this.#dispatch.checkStuck(performance.now());
-    this.#sweeps += 1;
-    if (this.#sweeps % PRUNE_SWEEPS !== 0) return;
-    for (const [clientId, { outbox }] of this.#sessions) {
-      if (outbox === null && !this.#store.hasSession(clientId)) this.#forget(clientId);
-    }
   }
 }
 

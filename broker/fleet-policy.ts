@@ -3,6 +3,7 @@ import type { ConnectFields } from './connect-fields.ts';
 import { DeviceClient, type DeviceParts } from './device-client.ts';
 import { IntegratorClient, type IntegratorParts } from './integrator-client.ts';
 import { isGuess } from './login-guard.ts';
+import type { CloseReason } from './metrics.ts';
 import type { Peer } from './peer.ts';
 import type { Admission, Policy } from './policy.ts';
 import type { ConnectRefusal, Principal, VerifyCertificate, VerifyKey } from './principal.ts';
@@ -26,6 +27,7 @@ export interface FleetParts {
   readonly mayKeepSession: (keyId: string, clientId: string) => boolean;
   /** A CONNECT was refused: for the history. */
   readonly refused: (refused: RefusedConnect) => void;
+  readonly violated: (peer: Peer, code: CloseReason, detail: string) => void;
   readonly takenOver: (old: Session, next: Session) => void;
 }
 
@@ -85,6 +87,10 @@ export class FleetPolicy implements Policy {
       return refuse('sessions_max');
     }
     return { ok: true, principal, access };
+  }
+
+  violated(peer: Peer, code: CloseReason, detail: string): void {
+    this.#parts.violated(peer, code, detail);
   }
 
   releaseOrphan(_message: unknown, done: () => void): void {

@@ -48,8 +48,8 @@ export interface DirectPublication {
 
 /** What the framer tells its owner. */
 export interface FramerOwner {
-  /** The client broke the protocol; the connection is being destroyed. */
-  onViolation(reason: string): void;
+  /** The client broke the protocol or a bound; the connection is being destroyed. */
+  onViolation(reason: string, code: 'protocol_violation' | 'packet_too_large'): void;
 }
 
 /**
@@ -246,7 +246,7 @@ export class Framer extends Duplex {
       if (shift === 21) return this.#violate('remaining length of more than 4 bytes [MQTT-2.2.3]');
     }
     if (length > (this.#isAdmitted ? this.#packetBytesMax : CONNECT_BYTES_MAX)) {
-      return this.#violate(`packet of ${length} bytes`);
+      return this.#violate(`packet of ${length} bytes`, 'packet_too_large');
     }
     const end = start + length;
     if (end > bytes.length) return this.#await(end - at);
@@ -347,8 +347,11 @@ export class Framer extends Duplex {
     return -1;
   }
 
-  #violate(reason: string): -1 {
-    this.#owner.onViolation(reason);
+  #violate(
+    reason: string,
+    code: 'protocol_violation' | 'packet_too_large' = 'protocol_violation',
+  ): -1 {
+    this.#owner.onViolation(reason, code);
     this.destroy();
     return -1;
   }

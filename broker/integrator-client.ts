@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import type { RefusalCode } from '../firmware-protocol/contract.ts';
 import { authorizeIntegratorFilter } from '../firmware-protocol/integrator-topics.ts';
 import type { Access, IncomingMessage, Intake } from './access.ts';
 import type { ConnectFields } from './connect-fields.ts';
@@ -22,7 +23,8 @@ export interface IntegratorParts {
     isOpen: () => boolean,
   ) => AsyncIterable<OutgoingMessage>;
   readonly retained: (topic: string) => OutgoingMessage | null;
-  /** The connection begins and ends: for the history. */
+  /** The connection begins, is refused something, and ends: for the history. */
+  readonly refused: (session: Session, code: RefusalCode, detail: string) => void;
   readonly opened: (session: Session) => void;
   readonly closed: (session: Session, code: string) => void;
 }
@@ -78,6 +80,11 @@ export class IntegratorClient implements Access {
 
   grant(filter: string): readonly string[] | null {
     return authorizeIntegratorFilter(filter, this.#principal);
+  }
+
+  denied(filter: string): void {
+    const detail = `SUBSCRIBE to ${filter} is not granted`;
+    if (this.#session !== null) this.#parts.refused(this.#session, 'forbidden', detail);
   }
 
   subscribed(): void {

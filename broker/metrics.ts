@@ -21,6 +21,7 @@ export type CloseReason =
   | 'address_connections_max'
   | 'connect_deadline'
   | 'protocol_violation'
+  | 'packet_too_large'
   | 'hold_timeout'
   | 'rate'
   | 'quota'

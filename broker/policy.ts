@@ -1,5 +1,6 @@
 import type { ConnectFields } from './connect-fields.ts';
 import type { Access, IncomingMessage } from './access.ts';
+import type { CloseReason } from './metrics.ts';
 import type { Peer } from './peer.ts';
 import type { ConnectRefusal, Principal } from './principal.ts';
 import type { Session } from './session.ts';
@@ -20,6 +21,8 @@ export interface Policy {
   readonly keepsWills: boolean;
   /** Decides on a CONNECT and may rewrite its will. Never rejects. */
   admit(connect: ConnectFields, peer: Peer): Promise<Admission>;
+  /** A client that was not let in yet broke the protocol: its connection ends. */
+  violated(peer: Peer, code: CloseReason, detail: string): void;
   /** A will of a client whose connection ended with a run before this one. */
   releaseOrphan(message: Omit<IncomingMessage, 'acknowledge'>, done: () => void): void;
   /** A connection was closed because `next` came with the same client identifier. */

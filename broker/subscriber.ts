@@ -13,6 +13,8 @@ import { hasWildcard } from './topic-filter.ts';
 export interface SubscriberAccess {
   /** The filters that a requested one stands for; null when it is not granted [MQTT-3.8.4-5]. */
   grant(filter: string): readonly string[] | null;
+  /** A filter was answered with 0x80 because it is not granted. */
+  denied(filter: string): void;
   /** A canonical topic as this client spells it. */
   spell(topic: string): string;
   /** Retained messages that match a granted filter. */
@@ -121,7 +123,11 @@ export class Subscriber implements OutboxOwner {
       granted.fill(null);
       await this.#takeBack(change);
     }
-    for (const request of granted) if (request === null) this.#parts.onDenied();
+    for (const [index, request] of granted.entries()) {
+      if (request !== null) continue;
+      this.#parts.onDenied();
+      if (isStored) this.#connection.access.denied(subscriptions[index]?.topic ?? '');
+    }
     const codes = granted.map((request) => (request === null ? SUBACK_FAILURE : request.qos));
     this.#outbox.answer(encodeSuback(messageId, codes));
     const filters = filtersOf(granted.filter((request) => request !== null));

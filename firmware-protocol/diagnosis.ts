@@ -44,6 +44,8 @@ export const DIAGNOSIS = {
   connect_deadline: 'Send CONNECT at once after connecting; look for a slow TLS handshake.',
   protocol_violation:
     'Use MQTT 3.1.1 and a client library that keeps to it; the detail says what broke.',
+  packet_too_large:
+    'Send smaller packets: up to 4096 bytes of CONNECT, then up to PACKET_BYTES_MAX.',
   hold_timeout:
     'Nothing in the device: the database was too slow to acknowledge. Look at its load.',
   held_bytes: 'Send less while acknowledgements are outstanding: keep fewer messages in flight.',

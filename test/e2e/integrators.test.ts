@@ -77,6 +77,19 @@ describe('an integrator', () => {
     raw.end();
   });
 
+  it('finds what it was refused in the diagnostics of its address, with a hint', async () => {
+    const raw = await connectRaw(app.addresses.mqttUrl, (await makeKey()).key);
+    await subscribeRaw(raw, ['v1/other/+/data']);
+    raw.end();
+    const shown = async (): Promise<{ code: string; detail: string; hint: string }[]> =>
+      (await app.api('GET', '/api/v1/diagnostics?address=127.0.0.1')).body.events.data;
+    await eventually('the refusal', async () =>
+      (await shown()).some(
+        ({ code, detail }) => code === 'forbidden' && detail.includes('v1/other'),
+      ),
+    );
+  });
+
   it('of some devices sees those alone, whatever wildcard it asks for', async () => {
     const one = await app.connect(await app.addDevice('mine'));
     const other = await app.connect(await app.addDevice('not-mine'));

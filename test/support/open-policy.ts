@@ -33,6 +33,8 @@ export class OpenPolicy implements Policy {
     publish(this.#parts, message, done);
   }
 
+  violated(): void {}
+
   takenOver(): void {}
 }
 
@@ -72,6 +74,8 @@ class OpenClient implements Access {
   grant(filter: string): readonly string[] | null {
     return filter === FORBIDDEN_FILTER ? null : [filter];
   }
+
+  denied(): void {}
 
   subscribed(): void {}
 

@@ -32,7 +32,12 @@ async function connect(
     clientId,
     isClean,
     link,
-    access: { grant: (filter) => [filter], spell: (topic) => topic, retained: () => [] },
+    access: {
+      grant: (filter) => [filter],
+      denied: () => undefined,
+      spell: (topic) => topic,
+      retained: () => [],
+    },
     onOverflow: (reason) => overflows.push(reason),
   });
   subscriber.start();
@@ -182,7 +187,7 @@ describe('FanOut', () => {
     await store.addSubscriptions('p', [{ filter: 'a', qos: 1 }]);
     fanOut.start();
     await store.dropSession('p');
-    vi.advanceTimersByTime(60_000);
+    fanOut.sessionExpired('p');
     expect(fanOut.isWanted('a')).toBe(false);
     fanOut.stop();
   });

@@ -36,7 +36,7 @@ function createBench(limits: Partial<OutboxLimits> = {}) {
       clientId,
       isClean,
       link,
-      access: { grant, spell: (topic) => topic, retained, ...access },
+      access: { grant, denied: () => undefined, spell: (topic) => topic, retained, ...access },
       onOverflow: () => undefined,
     });
     subscriber.start();
