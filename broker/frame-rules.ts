@@ -121,7 +121,21 @@ function wildcardFault(bytes: Buffer, start: number, end: number): string | null
   return null;
 }
 
-/** Behind protocol name, level, flags and keep alive; other protocol levels are the engine's to refuse. */
+const PROTOCOL_NAMES: ReadonlySet<string> = new Set(['MQTT', 'MQIsdp']);
+
+/**
+ * Whether a whole CONNECT asks for another protocol level than those of MQTT 3.1 and 3.1.1. It is to be
+ * answered with return code 1 [MQTT-3.1.2-2]. The bit for bridges that some brokers use is no part of it.
+ */
+export function hasOtherLevel(bytes: Buffer, start: number, end: number): boolean {
+  const levelAt = textEnd(bytes, start, end);
+  if (levelAt < 0 || levelAt >= end) return false;
+  if (!PROTOCOL_NAMES.has(bytes.toString('latin1', start + 2, levelAt))) return false;
+  const level = bytes[levelAt];
+  return level !== 3 && level !== 4;
+}
+
+/** Behind protocol name, level, flags and keep alive; another level has been answered before. */
 function connectFault(bytes: Buffer, start: number, end: number): string | null {
   const levelAt = textEnd(bytes, start, end);
   if (levelAt < 0 || levelAt + 4 > end) return 'CONNECT is cut off [MQTT-3.1.2]';

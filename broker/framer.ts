@@ -2,7 +2,7 @@
 import { Duplex } from 'node:stream';
 import type { Intake } from './access.ts';
 import { Answers, type PendingPuback } from './answers.ts';
-import { frameFault, PACKET } from './frame-rules.ts';
+import { frameFault, hasOtherLevel, PACKET } from './frame-rules.ts';
 import {
   readSubscribe,
   readUnsubscribe,
@@ -16,6 +16,8 @@ const CONNECT_BYTES_MAX = 4096;
 const UNSETTLED_MAX = 512;
 const DUP_FLAG = 0x08;
 const PINGRESP = Buffer.from([0xd0, 0]);
+/** "Unacceptable protocol version" [MQTT-3.1.2-2]. */
+const CONNACK_LEVEL = Buffer.from([0x20, 2, 0, 1]);
 
 /** Where packets of an admitted client go, past the engine. */
 export interface PacketSink {
@@ -251,6 +253,9 @@ export class Framer extends Duplex {
     const end = start + length;
     if (end > bytes.length) return this.#await(end - at);
     const first = bytes[at] as number;
+    if (first === 0x10 && !this.#isConnectSeen && hasOtherLevel(bytes, start, end)) {
+      return this.#refuseLevel();
+    }
     const fault = this.#orderFault(first >> 4) ?? frameFault(first, bytes, start, end);
     if (fault !== null) return this.#violate(fault);
     this.#dispatch(first, bytes, at, start, end);
@@ -267,6 +272,8 @@ export class Framer extends Duplex {
   #dispatch(first: number, bytes: Buffer, at: number, start: number, end: number): void {
     const type = first >> 4;
     if (type === PACKET.connect) this.#isConnectSeen = true;
+    // [MQTT-3.14.4-2] Nothing behind it is read.
+    if (type === PACKET.disconnect) this.halt();
     if (type === PACKET.pingreq) {
       this.#answers.write(PINGRESP);
       return;
@@ -344,6 +351,14 @@ export class Framer extends Duplex {
 
   #await(neededBytes: number): -1 {
     this.#neededBytes = neededBytes;
+    return -1;
+  }
+
+  /** The answer leaves before the connection ends. */
+  #refuseLevel(): -1 {
+    this.#owner.onViolation('protocol level [MQTT-3.1.2-2]', 'protocol_violation');
+    this.halt();
+    this.#socket.end(CONNACK_LEVEL, () => this.destroy());
     return -1;
   }
 

@@ -50,7 +50,7 @@ describe('CONNECT', () => {
   });
 
   it('with another protocol level is answered 1, and the connection ends [MQTT-3.1.2-2] [MQTT-3.2.2-5]', async () => {
-    for (const level of [0, 1, 2, 5, 6, 127]) {
+    for (const level of [0, 1, 2, 5, 6, 127, 0x83, 0x84]) {
       const client = await Probe.open(target.url);
       // The properties of MQTT 5, of which there are none, are one byte before the payload.
       const properties: Piece[] = level === 5 ? [[0]] : [];

@@ -4,7 +4,7 @@ import { findPackageRoot } from '../../drizzle/package-root.ts';
 import { startTestApp, type TestApp } from '../support/app.ts';
 import { hasProgram, run } from '../support/programs.ts';
 
-const isComplete = ['mosquitto_pub', 'curl', 'bash'].every((program) =>
+const isComplete = ['mosquitto_pub', 'mosquitto_sub', 'curl', 'bash'].every((program) =>
   hasProgram(program, 'the tour of the README'),
 );
 
@@ -37,6 +37,8 @@ describe.skipIf(!isComplete)('the tour of the README', () => {
     expect(stdout).toContain('"metric":"temp","value":21.7');
     expect(stdout).toContain('"code":"bad_json"');
     expect(stdout).toContain('"device":"boiler-7"');
+    expect(stdout).toContain('v1/demo/first/data {"ts":');
+    expect(stdout).toContain('"refusals"');
     expect(stdout).toMatch(/"key":"pbd_\w{8}_\w{33}"/);
   });
 });

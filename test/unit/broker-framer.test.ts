@@ -118,8 +118,11 @@ describe('Framer', () => {
           await settle();
           const connect = mqttPacket.generate(CONNECT);
           expect(violations).toEqual([]);
+          const all = parseAll(Buffer.concat([connect, bytes]));
+          // [MQTT-3.14.4-2] Nothing behind DISCONNECT is read.
+          const last = all.findIndex((packet) => (packet as Packet).cmd === 'disconnect');
           expect(parseAll(Buffer.concat(engineGot))).toEqual(
-            parseAll(Buffer.concat([connect, bytes])),
+            last < 0 ? all : all.slice(0, last + 1),
           );
           framer.destroy();
         },
