@@ -97,6 +97,11 @@ export const configSchema = z.strictObject({
   PACKET_BYTES_MAX: count(256, 16_777_216)
     .default(65_536)
     .describe('Largest MQTT packet after CONNACK. Before it the limit is 4096.'),
+  DEVICE_CONNECTS_PER_MIN: count(0, 1_000_000)
+    .default(60)
+    .describe(
+      'Connects a minute of one device or integrator key; as many may come at once. More are answered with CONNACK 3. 0: no limit.',
+    ),
   DEVICE_MESSAGES_PER_S: count(0, 1_000_000)
     .default(20)
     .describe(

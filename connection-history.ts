@@ -106,7 +106,7 @@ export class ConnectionHistory {
       address: session.peer.address,
       ...owner(session.principal),
       keyId: session.principal?.keyId ?? null,
-      connectionNumber: session.connectionNumber,
+      connectionNumber: session.connectionNumber === 0 ? null : session.connectionNumber,
       occurredAtMs: Date.now(),
     });
   }

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Registry as MetricsRegistry } from 'prom-client';
 import { Broker } from './broker/broker.ts';
+import { ConnectRate } from './broker/connect-rate.ts';
 import type { DeviceParts } from './broker/device-client.ts';
 import { createDiskPersistence } from './broker/disk-persistence.ts';
 import { openDiskStore, type DiskStore } from './broker/disk-store.ts';
@@ -103,7 +104,8 @@ function forgetRevoked(
   const dropEnded = async (): Promise<void> => {
     const keyIds = [...new Set([...store.sessionIds()].flatMap((id) => keyIdOf(id) ?? []))];
     const active = await registry.apiKeys.activeKeyIds(keyIds);
-    await fanOut.dropSessions((id) => !active.has(keyIdOf(id) ?? ''));
+    const ended = new Set(keyIds.filter((keyId) => !active.has(keyId)));
+    await fanOut.dropSessions((id) => ended.has(keyIdOf(id) ?? ''));
   };
   // Keys expire without a word, and some were revoked while the program was down.
   const look = (): void => {
@@ -138,6 +140,10 @@ function createPolicy(deps: FleetDeps, parts: Parts): FleetPolicy {
     verifyCertificate: async (identity, fingerprint) =>
       toBrokerVerdict(await registry.verifyCertificate(identity, fingerprint)),
     gate: guard,
+    connectRate: new ConnectRate(
+      { perMinute: config.DEVICE_CONNECTS_PER_MIN, rememberedMax: config.CONNECTIONS_MAX },
+      () => performance.now(),
+    ),
     mayKeepSession(keyId, clientId) {
       if (parts.store.hasSession(clientId)) return true;
       const ofKey = [...parts.store.sessionIds()].filter(isSessionOf(keyId));

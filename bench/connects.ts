@@ -139,6 +139,7 @@ async function settings({ path }: ScratchFolder, tlsPort: number): Promise<Recor
     ADDRESS_CONNECTIONS_MAX: '0',
     ADDRESS_UNAUTHENTICATED_MAX: '0',
     ADDRESS_CONNECTS_PER_S: '0',
+    DEVICE_CONNECTS_PER_MIN: '0',
     LOG_LEVEL: 'warn',
   };
 }

@@ -55,6 +55,7 @@ const ENVIRONMENT = {
   ADDRESS_CONNECTIONS_MAX: '0',
   ADDRESS_UNAUTHENTICATED_MAX: '0',
   ADDRESS_CONNECTS_PER_S: '0',
+  DEVICE_CONNECTS_PER_MIN: '0',
 };
 const RECOVERY_MS_MAX = 60_000;
 /** More than the generator's news take, so that two looks at its count differ only by new PUBACKs. */

@@ -20,6 +20,7 @@ export interface PendingPuback {
 export class Answers {
   readonly #socket: Duplex;
   readonly #pending: PendingPuback[] = [];
+  readonly #inFlight = new Set<number>();
   #acknowledged: number[] = [];
   /** True while the client leaves too much unread; until the socket drains. */
   isUnread = false;
@@ -35,17 +36,35 @@ export class Answers {
   expect(packetId: number): PendingPuback {
     const pending = { packetId, isStored: false };
     this.#pending.push(pending);
+    this.#inFlight.add(packetId);
     return pending;
   }
 
-  /** Sends a PUBACK at the end of this turn, or when those before it can be sent. */
-  puback(stored: PendingPuback): void {
+  /** Whether a PUBLISH under this identifier waits for its PUBACK. */
+  isInFlight(packetId: number): boolean {
+    return this.#inFlight.has(packetId);
+  }
+
+  /** The oldest PUBLISH at QoS 1 without PUBACK. */
+  get oldest(): PendingPuback | null {
+    return this.#pending[0] ?? null;
+  }
+
+  /**
+   * Sends a PUBACK at the end of this turn, or when those before it can be sent.
+   * @returns how many are sent now.
+   */
+  puback(stored: PendingPuback): number {
     stored.isStored = true;
-    if (this.#pending[0] !== stored) return;
+    if (this.#pending[0] !== stored) return 0;
     let ready = 1;
     while (this.#pending[ready]?.isStored === true) ready += 1;
     if (this.#acknowledged.length === 0) queueMicrotask(() => this.#sendPubacks());
-    for (const { packetId } of this.#pending.splice(0, ready)) this.#acknowledged.push(packetId);
+    for (const { packetId } of this.#pending.splice(0, ready)) {
+      this.#inFlight.delete(packetId);
+      this.#acknowledged.push(packetId);
+    }
+    return ready;
   }
 
   /** @returns false when the socket takes no more before it drains. */
@@ -59,6 +78,7 @@ export class Answers {
   #sendPubacks(): void {
     const packetIds = this.#acknowledged;
     this.#acknowledged = [];
+    if (this.#socket.destroyed) return;
     const pubacks = Buffer.allocUnsafe(packetIds.length * 4);
     let at = 0;
     for (const packetId of packetIds) at = pubacks.writeUInt32BE(0x4002_0000 + packetId, at);

@@ -24,6 +24,7 @@ const KEEP_ALIVE_S_MAX = 1200;
 const RETURN_CODES: Readonly<Record<ConnectRefusal, number>> = {
   unavailable: 3,
   sessions_max: 3,
+  connect_rate: 3,
   client_id_rejected: 2,
   key_malformed: 4,
   identity_mismatch: 4,

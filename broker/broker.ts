@@ -9,6 +9,7 @@ import { createHandshake } from './handshake.ts';
 import type { BrokerMetrics, CloseReason } from './metrics.ts';
 import type { Peer } from './peer.ts';
 import type { Admission, Policy } from './policy.ts';
+import { Pacer } from './pacer.ts';
 import { sinkOf } from './packet-sink.ts';
 import type { Principal } from './principal.ts';
 import {
@@ -61,6 +62,7 @@ export class Broker {
   readonly #admitted = new Set<Session>();
   /** Every open connection. */
   readonly #connections = new Map<Duplex, Peer>();
+  readonly #pacer = new Pacer();
   #sweep: NodeJS.Timeout | undefined;
 
   constructor(parts: BrokerParts) {
@@ -203,7 +205,7 @@ export class Broker {
       onOverflow: session.close,
     });
     access.opened(session);
-    framer.admit(sinkOf(session, session.subscriber));
+    framer.admit(sinkOf(session, session.subscriber, this.#pacer));
     session.subscriber.start();
   }
 

@@ -89,7 +89,10 @@ export class Engine extends Aedes {
       if (client.closed) return;
       // Another one may have come while the one before was being closed [MQTT-3.1.4-2].
       const rival = list.clients[client.id];
-      if (rival !== undefined && rival !== client) rival.close();
+      if (rival !== undefined && rival !== client) {
+        this.#hooks.takenOver(rival as EngineClient, client as EngineClient);
+        rival.close();
+      }
       add(client);
     };
     list.unregisterClient = (client) => {

@@ -1,4 +1,5 @@
 import { deviceKeepAlive, identify, keyOf, rewriteWill } from './authenticate.ts';
+import type { ConnectRate } from './connect-rate.ts';
 import type { ConnectFields } from './connect-fields.ts';
 import { DeviceClient, type DeviceParts } from './device-client.ts';
 import { IntegratorClient, type IntegratorParts } from './integrator-client.ts';
@@ -23,6 +24,7 @@ export interface FleetParts {
   readonly gate: LoginGate;
   readonly device: DeviceParts;
   readonly integrator: IntegratorParts;
+  readonly connectRate: ConnectRate;
   /** Whether the key may have this persistent session: it is there already, or not one too many. */
   readonly mayKeepSession: (keyId: string, clientId: string) => boolean;
   /** A CONNECT was refused: for the history. */
@@ -71,6 +73,7 @@ export class FleetPolicy implements Policy {
     refuse: (refusal: ConnectRefusal) => Admission,
   ): Admission {
     const { gate, device, integrator } = this.#parts;
+    if (!this.#parts.connectRate.take(identityOf(principal))) return refuse('connect_rate');
     gate.succeeded(peer.address, principal.keyId);
     if (principal.kind === 'device') {
       if (!rewriteWill(connect, principal)) return refuse('will_refused');
@@ -112,6 +115,11 @@ export class FleetPolicy implements Policy {
     const delayMs = isGuess(refusal) ? this.#parts.gate.failed(peer.address, keyId, key) : 0;
     return { ok: false, refusal, delayMs };
   }
+}
+
+/** Two keys of one device are one identity. */
+function identityOf(principal: Principal): string {
+  return principal.kind === 'device' ? `d${principal.deviceId}` : principal.keyId;
 }
 
 /** The part of a key that may be logged, of a text that looks like one. */

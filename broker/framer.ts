@@ -87,8 +87,6 @@ export class Framer extends Duplex {
   #lastTopic = '';
   #lastIntake: Intake | null = null;
   readonly #answers: Answers;
-  /** Packet identifiers at QoS 1 without PUBACK; at most {@link UNSETTLED_MAX}. */
-  readonly #inFlight = new Set<number>();
   /** When bytes last came, in ms of the monotonic clock. */
   lastSeenMs = performance.now();
 
@@ -125,6 +123,11 @@ export class Framer extends Duplex {
       this.#isHalted ||
       this.#unsettled >= UNSETTLED_MAX
     );
+  }
+
+  /** The oldest PUBLISH at QoS 1 that waits for its PUBACK. */
+  get oldestPuback(): PendingPuback | null {
+    return this.#answers.oldest;
   }
 
   /** Bytes that the socket has taken and not sent yet. */
@@ -310,9 +313,8 @@ export class Framer extends Duplex {
     }
     const packetId = qos === 0 ? 0 : bytes.readUInt16BE(topicEnd);
     // Sent again before its PUBACK, as esp-mqtt does every second: the PUBACK that comes is for both.
-    if ((first & DUP_FLAG) !== 0 && this.#inFlight.has(packetId)) return;
+    if ((first & DUP_FLAG) !== 0 && this.#answers.isInFlight(packetId)) return;
     const puback = qos === 1 ? this.#answers.expect(packetId) : null;
-    if (puback !== null) this.#inFlight.add(packetId);
     this.#unsettled += 1;
     const isQueued = sink.take(intake, {
       topic: this.#lastTopic,
@@ -336,16 +338,14 @@ export class Framer extends Duplex {
   }
 
   #acknowledge(puback: PendingPuback | null): void {
-    if (puback !== null) {
-      this.#inFlight.delete(puback.packetId);
-      if (!this.destroyed) this.#answers.puback(puback);
-    }
-    this.#settle();
+    this.#settle(puback === null ? 1 : this.#answers.puback(puback));
   }
 
-  #settle(): void {
-    this.#unsettled -= 1;
-    const isLow = this.#unsettled === 0 || this.#unsettled === UNSETTLED_MAX / 2;
+  #settle(count: number): void {
+    const before = this.#unsettled;
+    this.#unsettled -= count;
+    const isHalf = before > UNSETTLED_MAX / 2 && this.#unsettled <= UNSETTLED_MAX / 2;
+    const isLow = isHalf || this.#unsettled === 0;
     if (isLow && this.#isPaused) queueMicrotask(() => this.#goOn());
   }
 

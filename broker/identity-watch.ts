@@ -23,8 +23,11 @@ export interface IdentityFinding {
 /** More take-overs than this within a minute are two clients with one key. */
 const TAKEOVERS_MAX = 3;
 const TAKEOVER_WINDOW_MS = 60_000;
-/** More connects than this within five minutes are a connection that does not hold. */
-const CONNECTS_MAX = 10;
+/**
+ * More connects than this within five minutes are a connection that does not hold; a board that wakes
+ * every ten seconds has as many.
+ */
+const CONNECTS_MAX = 30;
 const CONNECT_WINDOW_MS = 300_000;
 /** Each code is told once in this time for a device. */
 const QUIET_MS = 600_000;

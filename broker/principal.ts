@@ -41,6 +41,7 @@ export type ConnectRefusal =
   | 'client_id_rejected'
   | 'will_refused'
   | 'sessions_max'
+  | 'connect_rate'
   | 'unavailable';
 
 /** What the registry says of a credential. */

@@ -1,4 +1,5 @@
 import type { Access } from './access.ts';
+import type { PendingPuback } from './answers.ts';
 import type { EngineClient } from './engine.ts';
 import type { Framer } from './framer.ts';
 import type { CloseReason } from './metrics.ts';
@@ -24,6 +25,9 @@ export interface Session {
   heldCount: number;
   /** Since when no acknowledgement has come, in ms of the monotonic clock. */
   heldSince: number;
+  /** The oldest PUBLISH that waited for its PUBACK when that was last looked at, and since when. */
+  oldestPuback: PendingPuback | null;
+  oldestSince: number;
   /** Longest time in ms that acknowledgements are held: below half of keep alive, by a random part. */
   readonly heldMsMax: number;
   /** Why the broker has begun to close the connection; null while it has not. */
@@ -40,6 +44,8 @@ export interface Session {
 export type SessionParts = Omit<
   Session,
   | 'connectionNumber'
+  | 'oldestPuback'
+  | 'oldestSince'
   | 'subscriber'
   | 'heldCount'
   | 'heldSince'
@@ -60,6 +66,8 @@ export function createSession(parts: SessionParts): Session {
     subscriber: null,
     heldCount: 0,
     heldSince: 0,
+    oldestPuback: null,
+    oldestSince: 0,
     heldMsMax: keepAliveS * 1000 * (0.35 + Math.random() * 0.15),
     closeReason: null,
     closeDetail: '',
@@ -78,8 +86,17 @@ export function releaseOne(session: Session): void {
   session.heldSince = performance.now();
 }
 
-/** Whether acknowledgements have been held for as long as the client can bear. */
+/**
+ * Whether acknowledgements have been held for as long as the client can bear: all of them, or the
+ * oldest, behind which the others wait.
+ */
 export function isHeldTooLong(session: Session, nowMs: number): boolean {
+  const { oldestPuback } = session.framer;
+  if (oldestPuback !== session.oldestPuback) {
+    session.oldestPuback = oldestPuback;
+    session.oldestSince = nowMs;
+  }
+  if (oldestPuback !== null && nowMs - session.oldestSince > session.heldMsMax) return true;
   return session.heldCount > 0 && nowMs - session.heldSince > session.heldMsMax;
 }
 

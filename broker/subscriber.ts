@@ -50,7 +50,7 @@ interface Requested {
 /** Filters that one connection may request, and that are looked at in one packet. More are not granted. */
 const FILTERS_MAX = 64;
 /** Filters that these may stand for, in one session. */
-const GRANTED_FILTERS_MAX = 4096;
+const GRANTED_FILTERS_MAX = 2000;
 /** Exact topics of one SUBSCRIBE whose retained messages are sent at once. */
 const IMMEDIATE_TOPICS_MAX = 16;
 /** Thousands of clients request nothing: they share one empty list. */
@@ -111,7 +111,7 @@ export class Subscriber implements OutboxOwner {
    * @returns what was granted; subscriptions of a persistent session are on disk then.
    */
   async subscribe({ messageId, subscriptions }: SubscribePacket): Promise<readonly string[]> {
-    const next = { requested: [...this.#requested] };
+    const next = { requested: [...this.#requested], looked: 0 };
     const granted: (Requested | null)[] = [];
     for (const [index, { topic, qos }] of subscriptions.entries()) {
       granted.push(index < FILTERS_MAX ? this.#request(next, topic, qos) : null);
@@ -123,13 +123,13 @@ export class Subscriber implements OutboxOwner {
       granted.fill(null);
       await this.#takeBack(change);
     }
+    const codes = granted.map((request) => (request === null ? SUBACK_FAILURE : request.qos));
+    this.#outbox.answer(encodeSuback(messageId, codes));
     for (const [index, request] of granted.entries()) {
       if (request !== null) continue;
       this.#parts.onDenied();
       if (isStored) this.#connection.access.denied(subscriptions[index]?.topic ?? '');
     }
-    const codes = granted.map((request) => (request === null ? SUBACK_FAILURE : request.qos));
-    this.#outbox.answer(encodeSuback(messageId, codes));
     const filters = filtersOf(granted.filter((request) => request !== null));
     this.#sendRetained(filters);
     return [...filters.keys()];
@@ -194,11 +194,16 @@ export class Subscriber implements OutboxOwner {
   }
 
   /** @returns null when the filter is not granted. */
-  #request(next: { requested: Requested[] }, filter: string, qos: number): Requested | null {
+  #request(
+    next: { requested: Requested[]; looked: number },
+    filter: string,
+    qos: number,
+  ): Requested | null {
     const others = next.requested.filter((request) => request.filter !== filter);
-    if (others.length >= FILTERS_MAX) return null;
+    if (others.length >= FILTERS_MAX || next.looked > GRANTED_FILTERS_MAX) return null;
     const granted = this.#connection.access.grant(filter);
     if (granted === null) return null;
+    next.looked += granted.length;
     const total = others.reduce((sum, one) => sum + one.granted.length, granted.length);
     if (total > GRANTED_FILTERS_MAX) return null;
     const request: Requested = { filter, granted, qos: qos === 0 ? 0 : 1 };

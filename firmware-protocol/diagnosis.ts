@@ -37,6 +37,8 @@ export const DIAGNOSIS = {
   will_refused: "Let the will's topic be one that the device may publish to, or connect without.",
   unavailable: 'Nothing: keys could not be looked up for a moment. Let the client try again.',
   sessions_max: 'Connect with clean session, or end sessions that nobody uses any more.',
+  connect_rate:
+    'It connects more often than DEVICE_CONNECTS_PER_MIN: back off between attempts, and look for two clients with one key.',
   address_banned:
     'Too many wrong keys came from this address: stop the client that has one, then wait for the ban to pass.',
 

@@ -313,6 +313,7 @@ describe('a device', () => {
         subscriptions: topics.map((topic) => ({ topic, qos: 1 })),
       });
       expect(await client.next()).toMatchObject({ cmd: 'suback', granted: [1, 1, 128] });
+      expect(await client.next()).toMatchObject({ cmd: 'publish', topic: `${tree}/in/err` });
       const greeting = await client.next();
       expect(greeting).toMatchObject({ cmd: 'publish', topic: `${tree}/in/hello`, qos: 0 });
       const { ts } = JSON.parse(String('payload' in greeting && greeting.payload)) as {

@@ -235,3 +235,80 @@ describe('stopping', () => {
     await app.stop();
   });
 });
+
+describe('connects of one device', () => {
+  it('beyond its rate are answered with CONNACK 3, and other devices are let in', async () => {
+    const app = await startTestApp({ DEVICE_CONNECTS_PER_MIN: '5' });
+    try {
+      const key = await app.addDevice('restless');
+      const other = await app.addDevice('calm');
+      for (let n = 0; n < 5; n += 1) (await connectRaw(app.addresses.mqttUrl, key)).end();
+      await expect(connectRaw(app.addresses.mqttUrl, key)).rejects.toThrow('"returnCode":3');
+      (await connectRaw(app.addresses.mqttUrl, other)).end();
+    } finally {
+      await app.stop();
+    }
+  });
+
+  it('of two boards with one key are told with both peers (N-08)', async () => {
+    const app = await startTestApp();
+    try {
+      const key = await app.addDevice('shared');
+      for (let n = 0; n < 5; n += 1) {
+        await connectRaw(app.addresses.mqttUrl, key, { clientId: `board-${n % 2}` });
+      }
+      const shown = async (): Promise<{ code: string; detail: string }[]> =>
+        (await app.api('GET', '/api/v1/devices/shared/diagnostics')).body.events.data;
+      await eventually('duplicate_identity', async () =>
+        (await shown()).some(
+          ({ code, detail }) =>
+            code === 'duplicate_identity' &&
+            detail.includes('board-0') &&
+            detail.includes('board-1'),
+        ),
+      );
+      expect((await shown()).map(({ code }) => code)).not.toContain('flapping');
+    } finally {
+      await app.stop();
+    }
+  });
+});
+
+describe('SUBSCRIBE of filters that stand for many', () => {
+  it('does not keep other clients waiting, from however many connections it comes', async () => {
+    const app = await startTestApp();
+    try {
+      const devices = Array.from({ length: 100 }, (_, n) => `many-${n}`);
+      for (const device of devices) await app.api('POST', '/api/v1/devices', { device });
+      const scopes = ['data', 'status', 'event', 'log', 'alert', 'cmd', 'raw'];
+      const body = { name: 'greedy', scopes, devices, expiresAt: null };
+      const { key } = (await app.api('POST', '/api/v1/keys', body)).body;
+      const greedy = await Promise.all(
+        Array.from({ length: 10 }, (_, n) =>
+          connectRaw(app.addresses.mqttUrl, key, { clientId: `greedy-${n}` }),
+        ),
+      );
+      const subscriptions = Array.from({ length: 64 }, (_, n) => ({
+        topic: n % 2 === 0 ? 'v1/demo/#' : `v1/demo/+/${n % 4 === 1 ? '#' : '+'}`,
+        qos: 0 as const,
+      }));
+      for (let packet = 1; packet <= 20; packet += 1) {
+        for (const client of greedy) {
+          client.send({ cmd: 'subscribe', messageId: packet, subscriptions });
+        }
+      }
+      const device = await app.connect(app.deviceKey);
+      const waits: number[] = [];
+      for (let n = 0; n < 40; n += 1) {
+        const startedMs = performance.now();
+        await device.publishAsync('v1/me/data/n', String(n), { qos: 1 });
+        waits.push(performance.now() - startedMs);
+      }
+      const median = waits.toSorted((a, b) => a - b)[20] ?? 0;
+      expect(median).toBeLessThan(100);
+      for (const client of greedy) client.end();
+    } finally {
+      await app.stop();
+    }
+  });
+});

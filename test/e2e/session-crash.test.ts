@@ -20,6 +20,8 @@ afterEach(async () => {
 
 const ROUNDS = 4;
 const BATCH = 50;
+/** In one round; well below the bound of a session's queue. */
+const NUMBERS_MAX = 8000;
 
 /**
  * Publishes numbers at QoS 1, each retained on a topic of its own too, until the connection ends.
@@ -28,7 +30,8 @@ const BATCH = 50;
 async function publishUntilEnd(first: number): Promise<number> {
   const publisher = await Probe.connect(broker.url);
   let acknowledged = first - 1;
-  for (let number = first; !publisher.raw.isClosed(); number += BATCH) {
+  const end = first + NUMBERS_MAX;
+  for (let number = first; number < end && !publisher.raw.isClosed(); number += BATCH) {
     const frames = Array.from({ length: BATCH }, (_, at) => {
       const text = Buffer.from(String(number + at));
       return [publishFrame(3, `number/${(number + at) % 100}`, at + 1, text)];
@@ -40,6 +43,7 @@ async function publishUntilEnd(first: number): Promise<number> {
       acknowledged = number + at;
     }
   }
+  await publisher.raw.closed;
   return acknowledged;
 }
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { deviceKeepAlive, rewriteWill } from '../../broker/authenticate.ts';
 import type { ConnectFields } from '../../broker/connect-fields.ts';
+import { ConnectRate } from '../../broker/connect-rate.ts';
 import {
   holdOne,
   isHeldTooLong,
@@ -25,7 +26,9 @@ function sessionAt(lastSeenMs: number, keepAliveS = 60): Session {
     heldCount: 0,
     heldSince: 0,
     heldMsMax: keepAliveS * 400,
-    framer: { lastSeenMs },
+    oldestPuback: null,
+    oldestSince: 0,
+    framer: { lastSeenMs, oldestPuback: null },
   } as unknown as Session;
 }
 
@@ -58,6 +61,24 @@ describe('a session', () => {
   });
 });
 
+describe('acknowledgements', () => {
+  it('are held too long when the oldest waits, though later ones are stored meanwhile', () => {
+    const session = sessionAt(0);
+    const oldest = { packetId: 1, isStored: false };
+    const framer = session.framer as unknown as { oldestPuback: typeof oldest | null };
+    framer.oldestPuback = oldest;
+    holdOne(session);
+    holdOne(session);
+    expect(isHeldTooLong(session, 1000)).toBe(false);
+    releaseOne(session);
+    session.heldSince = 1000 + session.heldMsMax;
+    expect(isHeldTooLong(session, 1000 + session.heldMsMax)).toBe(false);
+    expect(isHeldTooLong(session, 1001 + session.heldMsMax)).toBe(true);
+    framer.oldestPuback = { packetId: 2, isStored: false };
+    expect(isHeldTooLong(session, 1001 + session.heldMsMax)).toBe(false);
+  });
+});
+
 describe('a CONNECT', () => {
   it.each([
     [0, 1200],
@@ -74,5 +95,20 @@ describe('a CONNECT', () => {
     const packet = connect({ will: will as NonNullable<ConnectFields['will']> });
     expect(rewriteWill(packet, PRINCIPAL)).toBe(true);
     expect(packet.will).toMatchObject({ topic: 'v1/demo/first/event/gone', retain: false });
+  });
+});
+
+describe('the rate of connects', () => {
+  it('lets a minute of them come at once, then one a second, of each identity for itself', () => {
+    let nowMs = 0;
+    const rate = new ConnectRate({ perMinute: 60, rememberedMax: 2 }, () => nowMs);
+    const taken = (identity: string, tries: number): number =>
+      Array.from({ length: tries }, () => rate.take(identity)).filter(Boolean).length;
+    expect(taken('a', 100)).toBe(60);
+    expect(taken('b', 10)).toBe(10);
+    nowMs = 5000;
+    expect(taken('a', 100)).toBe(5);
+    rate.take('c');
+    expect(taken('b', 100), 'the longest unseen is forgotten').toBe(60);
   });
 });

@@ -1,0 +1,33 @@
+import { setTimeout as delay } from 'node:timers/promises';
+
+/** Work for one packet that is no matter, in ms. */
+const FREE_MS = 2;
+/** Who asked for costly work rests this much longer than it kept everybody else waiting. */
+const REST_FACTOR = 20;
+/** Longest rest for one packet, in ms. */
+const REST_MS_MAX = 5000;
+
+/**
+ * Makes clients rest whose packets cost much time, such as a SUBSCRIBE that stands for thousands of
+ * filters. All connections of one organization share their rest, so that many cost no more than one:
+ * a twentieth of the time.
+ */
+export class Pacer {
+  /** When each organization has rested, in ms of the monotonic clock. Those that have are forgotten. */
+  readonly #restedAt = new Map<number, number>();
+
+  /** Does the work and resolves once the client may be read again. */
+  async pace(organizationId: number | null, work: () => Promise<void>): Promise<void> {
+    const startedMs = performance.now();
+    const done = work();
+    const nowMs = performance.now();
+    const busyMs = nowMs - startedMs;
+    await done;
+    if (busyMs <= FREE_MS || organizationId === null) return;
+    const restedAt =
+      Math.max(nowMs, this.#restedAt.get(organizationId) ?? 0) + busyMs * REST_FACTOR;
+    this.#restedAt.set(organizationId, restedAt);
+    await delay(Math.min(REST_MS_MAX, restedAt - nowMs));
+    if (this.#restedAt.get(organizationId) === restedAt) this.#restedAt.delete(organizationId);
+  }
+}
