@@ -1,12 +1,12 @@
 import { Registry as MetricsRegistry, collectDefaultMetrics } from 'prom-client';
 import { createApi } from './api/server.ts';
 import type { Broker } from './broker/broker.ts';
-import { createGateMetrics } from './broker/gate-metrics.ts';
-import { createGate, type Gate } from './broker/gate.ts';
-import { listenTcp, type Listener, type ListenerParts } from './broker/listeners.ts';
-import { openFilesLimit } from './broker/open-files.ts';
-import { listenTls } from './broker/tls-listener.ts';
-import { createWebSocketIntake } from './broker/websocket.ts';
+import { createGateMetrics } from './broker/gate/gate-metrics.ts';
+import { createGate, type Gate } from './broker/gate/gate.ts';
+import { listenTcp, type Listener, type ListenerParts } from './broker/gate/listeners.ts';
+import { openFilesLimit } from './broker/gate/open-files.ts';
+import { listenTls } from './broker/gate/tls-listener.ts';
+import { createWebSocketIntake } from './broker/gate/websocket.ts';
 import { createBrokerMetrics } from './broker/metrics.ts';
 import type { Config } from './config.ts';
 import { ConnectionHistory } from './connection-history.ts';

@@ -1,6 +1,6 @@
-import type { DoorRefusal } from './broker/door.ts';
+import type { DoorRefusal } from './broker/gate/door.ts';
 import type { RefusedConnect } from './broker/fleet-policy.ts';
-import { IdentityWatch, type IdentityFinding } from './broker/identity-watch.ts';
+import { IdentityWatch, type IdentityFinding } from './broker/gate/identity-watch.ts';
 import type { CloseReason } from './broker/metrics.ts';
 import type { Peer } from './broker/peer.ts';
 import type { Principal } from './broker/principal.ts';

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
-import { createDiskPersistence } from '../broker/disk-persistence.ts';
-import { openDiskStore, type DiskStore } from '../broker/disk-store.ts';
+import { createDiskPersistence } from '../broker/store/disk-persistence.ts';
+import { openDiskStore, type DiskStore } from '../broker/store/disk-store.ts';
 
 /**
  * What the session store on disk costs: `npm run bench:retained`. Uses a folder in TMPDIR, which should

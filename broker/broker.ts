@@ -3,7 +3,7 @@ import { reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { Engine, type EngineClient, type EngineHooks } from './engine.ts';
 import { EnginePersistence, type IncomingPersistence } from './engine-persistence.ts';
-import type { FanOut } from './fan-out.ts';
+import type { FanOut } from './outgoing/fan-out.ts';
 import { Framer } from './framer.ts';
 import { createHandshake } from './handshake.ts';
 import type { BrokerMetrics, CloseReason } from './metrics.ts';
@@ -20,7 +20,7 @@ import {
   releaseOne,
   type Session,
 } from './session.ts';
-import type { SessionStore } from './session-store.ts';
+import type { SessionStore } from './store/session-store.ts';
 
 /** What the broker is made of; `app.ts` joins it. */
 export interface BrokerParts {

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream';
-import type { SessionStore } from './session-store.ts';
+import type { SessionStore } from './store/session-store.ts';
 
 /** A packet as the engine stores it. */
 interface StoredPacket {

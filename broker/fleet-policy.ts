@@ -1,9 +1,9 @@
 import { deviceKeepAlive, identify, keyOf, rewriteWill } from './authenticate.ts';
-import type { ConnectRate } from './connect-rate.ts';
+import type { ConnectRate } from './gate/connect-rate.ts';
 import type { ConnectFields } from './connect-fields.ts';
 import { DeviceClient, type DeviceParts } from './device-client.ts';
 import { IntegratorClient, type IntegratorParts } from './integrator-client.ts';
-import { isGuess } from './login-guard.ts';
+import { isGuess } from './gate/login-guard.ts';
 import type { CloseReason } from './metrics.ts';
 import type { Peer } from './peer.ts';
 import type { Admission, Policy } from './policy.ts';

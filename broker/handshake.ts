@@ -5,7 +5,7 @@ import type { BrokerMetrics } from './metrics.ts';
 import type { Peer } from './peer.ts';
 import type { Admission, Policy } from './policy.ts';
 import type { ConnectRefusal } from './principal.ts';
-import type { SessionStore } from './session-store.ts';
+import type { SessionStore } from './store/session-store.ts';
 import { reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 

@@ -2,7 +2,7 @@
 import type { PacketSink } from './framer.ts';
 import type { Pacer } from './pacer.ts';
 import { holdOne, releaseOne, type Session } from './session.ts';
-import type { Subscriber } from './subscriber.ts';
+import type { Subscriber } from './outgoing/subscriber.ts';
 
 /** Joins a connection's packets to what its client may do: PUBLISH to the access, the rest to its subscriber. */
 export function sinkOf(session: Session, subscriber: Subscriber, pacer: Pacer): PacketSink {

@@ -5,7 +5,7 @@ import type { Framer } from './framer.ts';
 import type { CloseReason } from './metrics.ts';
 import type { Peer } from './peer.ts';
 import type { Principal } from './principal.ts';
-import type { Subscriber } from './subscriber.ts';
+import type { Subscriber } from './outgoing/subscriber.ts';
 
 /** One connection of a client that was let in, and what it is owed. */
 export interface Session {

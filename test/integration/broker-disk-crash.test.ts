@@ -4,8 +4,11 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { createDiskPersistence, type DiskPersistence } from '../../broker/disk-persistence.ts';
-import type { DiskStore } from '../../broker/disk-store.ts';
+import {
+  createDiskPersistence,
+  type DiskPersistence,
+} from '../../broker/store/disk-persistence.ts';
+import type { DiskStore } from '../../broker/store/disk-store.ts';
 import { openTestStore, withFolder } from '../support/disk-store.ts';
 
 const ROUNDS = 12;

@@ -1,8 +1,8 @@
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
-import type { DevicePresence } from '../../broker/presence-state.ts';
-import { Presence, type PresentDevice } from '../../broker/presence.ts';
+import type { DevicePresence } from '../../broker/presence/presence-state.ts';
+import { Presence, type PresentDevice } from '../../broker/presence/presence.ts';
 import { StoreUnavailableError } from '../../errors.ts';
 import type { Author } from '../../registry/devices.ts';
 import { createPresenceStore, type PresenceStore } from '../../registry/presence-store.ts';

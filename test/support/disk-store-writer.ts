@@ -1,5 +1,5 @@
 import { writeSync } from 'node:fs';
-import { createDiskPersistence } from '../../broker/disk-persistence.ts';
+import { createDiskPersistence } from '../../broker/store/disk-persistence.ts';
 import { openTestStore } from './disk-store.ts';
 
 /**

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
-import { openDiskStore, type DiskStore, type StoreLimits } from '../../broker/disk-store.ts';
+import { openDiskStore, type DiskStore, type StoreLimits } from '../../broker/store/disk-store.ts';
 
 /** Bounds that no test meets by chance. */
 export const WIDE_LIMITS: StoreLimits = {

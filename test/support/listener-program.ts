@@ -1,9 +1,9 @@
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
-import { createGateMetrics } from '../../broker/gate-metrics.ts';
-import { createGate } from '../../broker/gate.ts';
-import { listenTcp } from '../../broker/listeners.ts';
-import { openFilesLimit } from '../../broker/open-files.ts';
+import { createGateMetrics } from '../../broker/gate/gate-metrics.ts';
+import { createGate } from '../../broker/gate/gate.ts';
+import { listenTcp } from '../../broker/gate/listeners.ts';
+import { openFilesLimit } from '../../broker/gate/open-files.ts';
 
 /** A listener that echoes, for tests that give its process few file descriptors. Prints its port. */
 const log = pino({ level: 'warn' }, pino.destination(2));

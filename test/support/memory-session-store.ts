@@ -3,8 +3,8 @@ import type {
   QueuedMessage,
   SessionStore,
   StoredSubscription,
-} from '../../broker/session-store.ts';
-import { matchesFilter } from '../../broker/topic-filter.ts';
+} from '../../broker/store/session-store.ts';
+import { matchesFilter } from '../../broker/store/topic-filter.ts';
 
 interface MemorySession {
   readonly subscriptions: Map<string, 0 | 1>;

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import type { Access, IncomingMessage, Intake } from '../../broker/access.ts';
 import type { ConnectFields } from '../../broker/connect-fields.ts';
-import type { FanOut } from '../../broker/fan-out.ts';
+import type { FanOut } from '../../broker/outgoing/fan-out.ts';
 import type { OutgoingMessage } from '../../broker/message.ts';
 import type { Admission, Policy } from '../../broker/policy.ts';
-import type { SessionStore } from '../../broker/session-store.ts';
+import type { SessionStore } from '../../broker/store/session-store.ts';
 import { topicNameFault } from '../../firmware-protocol/topics.ts';
 
 const OPEN: Intake = { channel: 'open', metric: null, refusal: null, word: '' };
@@ -98,6 +98,5 @@ function publish(
 ): void {
   const message: OutgoingMessage = { topic, payload, qos: qos === 0 ? 0 : 1, retain: false };
   const written = retain ? fanOut.publishRetained(message) : fanOut.publish(message);
-  if (written === null) done();
-  else void written.then(done);
+  void (written ?? Promise.resolve()).finally(done);
 }

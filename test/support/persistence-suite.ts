@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { DiskPersistence } from '../../broker/disk-persistence.ts';
+import { DiskPersistence } from '../../broker/store/disk-persistence.ts';
 import { openTestStore } from './disk-store.ts';
 
 /** The abstract suite of `aedes-persistence` against the one on disk; run by `node --import tsx --test`. */

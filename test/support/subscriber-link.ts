@@ -1,8 +1,8 @@
 import mqttPacket, { type IPublishPacket, type Packet } from 'mqtt-packet';
-import { Dispatch, type OutboxLimits } from '../../broker/dispatch.ts';
-import { FanOutMetrics } from '../../broker/fan-out-metrics.ts';
+import { Dispatch, type OutboxLimits } from '../../broker/outgoing/dispatch.ts';
+import { FanOutMetrics } from '../../broker/outgoing/fan-out-metrics.ts';
 import type { OutgoingMessage } from '../../broker/message.ts';
-import type { OutboxLink } from '../../broker/outbox.ts';
+import type { OutboxLink } from '../../broker/outgoing/outbox.ts';
 import { createLog } from '../../log.ts';
 import { MemorySessionStore } from './memory-session-store.ts';
 

@@ -1,8 +1,11 @@
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { createDiskPersistence, type DiskPersistence } from '../../broker/disk-persistence.ts';
-import type { DiskStore } from '../../broker/disk-store.ts';
+import {
+  createDiskPersistence,
+  type DiskPersistence,
+} from '../../broker/store/disk-persistence.ts';
+import type { DiskStore } from '../../broker/store/disk-store.ts';
 import { openTestStore, withFolder } from '../support/disk-store.ts';
 
 const SUITE = fileURLToPath(new URL('../support/persistence-suite.ts', import.meta.url));

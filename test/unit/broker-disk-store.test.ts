@@ -4,11 +4,11 @@ import fc from 'fast-check';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { describe, expect, it } from 'vitest';
-import { openDiskFile } from '../../broker/disk-file.ts';
-import type { DiskStore, StoreLimits } from '../../broker/disk-store.ts';
-import { DiskWriter, type WritableFile } from '../../broker/disk-writer.ts';
+import { openDiskFile } from '../../broker/store/disk-file.ts';
+import type { DiskStore, StoreLimits } from '../../broker/store/disk-store.ts';
+import { DiskWriter, type WritableFile } from '../../broker/store/disk-writer.ts';
 import type { OutgoingMessage } from '../../broker/message.ts';
-import { matchesFilter } from '../../broker/topic-filter.ts';
+import { matchesFilter } from '../../broker/store/topic-filter.ts';
 import { openTestStore, withFolder } from '../support/disk-store.ts';
 
 const HOUR_MS = 3_600_000;

@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { PassThrough, type Duplex } from 'node:stream';
 import { describe, expect, it } from 'vitest';
-import { addressGroup, plainAddress } from '../../broker/address-group.ts';
-import { Door, type DoorLimits } from '../../broker/door.ts';
+import { addressGroup, plainAddress } from '../../broker/gate/address-group.ts';
+import { Door, type DoorLimits } from '../../broker/gate/door.ts';
 
 const LIMITS: DoorLimits = {
   connectionsMax: 100,

@@ -1,8 +1,8 @@
 import { Registry } from 'prom-client';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { FanOutMetrics } from '../../broker/fan-out-metrics.ts';
-import { FanOut } from '../../broker/fan-out.ts';
-import type { OutboxLimits } from '../../broker/dispatch.ts';
+import { FanOutMetrics } from '../../broker/outgoing/fan-out-metrics.ts';
+import { FanOut } from '../../broker/outgoing/fan-out.ts';
+import type { OutboxLimits } from '../../broker/outgoing/dispatch.ts';
 import { createLog } from '../../log.ts';
 import { MemorySessionStore } from '../support/memory-session-store.ts';
 import { messageOf, TestLink, turn, WIDE_LIMITS } from '../support/subscriber-link.ts';

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { InterestTable } from '../../broker/interest-table.ts';
+import { InterestTable } from '../../broker/outgoing/interest-table.ts';
 
 interface Name {
   readonly name: string;

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { isGuess, LoginGuard, type LoginGuardLimits } from '../../broker/login-guard.ts';
+import { isGuess, LoginGuard, type LoginGuardLimits } from '../../broker/gate/login-guard.ts';
 
 const LIMITS: LoginGuardLimits = {
   failuresMax: 50,

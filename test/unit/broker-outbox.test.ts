@@ -1,10 +1,14 @@
 import fc from 'fast-check';
 import mqttPacket from 'mqtt-packet';
 import { describe, expect, it } from 'vitest';
-import type { Dispatch, OutboxLimits } from '../../broker/dispatch.ts';
-import { Lane } from '../../broker/lane.ts';
-import { Outbox } from '../../broker/outbox.ts';
-import { encodeSuback, encodeUnsuback, PublishEncoder } from '../../broker/publish-frame.ts';
+import type { Dispatch, OutboxLimits } from '../../broker/outgoing/dispatch.ts';
+import { MessageQueue } from '../../broker/outgoing/message-queue.ts';
+import { Outbox } from '../../broker/outgoing/outbox.ts';
+import {
+  encodeSuback,
+  encodeUnsuback,
+  PublishEncoder,
+} from '../../broker/outgoing/publish-frame.ts';
 import { MemorySessionStore } from '../support/memory-session-store.ts';
 import { createDispatch, messageOf, TestLink, turn } from '../support/subscriber-link.ts';
 
@@ -93,23 +97,23 @@ describe('PublishEncoder', () => {
   });
 });
 
-describe('Lane', () => {
+describe('MessageQueue', () => {
   it('gives back in order what was put in, and counts its bytes', () => {
     fc.assert(
       fc.property(fc.array(fc.boolean(), { maxLength: 600 }), (steps) => {
-        const lane = new Lane();
+        const queue = new MessageQueue();
         const model: string[] = [];
         for (const [index, isPush] of steps.entries()) {
           if (isPush) {
-            lane.push(messageOf('t', String(index)));
+            queue.push(messageOf('t', String(index)));
             model.push(String(index));
           } else if (model.length > 0) {
-            expect(lane.shift().payload.toString()).toBe(model.shift());
+            expect(queue.shift().payload.toString()).toBe(model.shift());
           }
-          expect(lane.length).toBe(model.length);
+          expect(queue.length).toBe(model.length);
         }
-        while (lane.length > 0) lane.shift();
-        expect(lane.bytes).toBe(0);
+        while (queue.length > 0) queue.shift();
+        expect(queue.bytes).toBe(0);
       }),
     );
   });

@@ -2,18 +2,18 @@ import fc from 'fast-check';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { DeadlineHeap, type Timed } from '../../broker/deadline-heap.ts';
+import { DeadlineHeap, type Timed } from '../../broker/presence/deadline-heap.ts';
 import { Greetings } from '../../broker/greeting.ts';
-import type { PresencePort, PresenceRow } from '../../broker/presence-port.ts';
+import type { PresencePort, PresenceRow } from '../../broker/presence/presence-port.ts';
 import {
   createConnectionNumbers,
   stepPresence,
   trueAtMs,
   type DevicePresence,
   type PresenceEvent,
-} from '../../broker/presence-state.ts';
-import { Presence, type PresentDevice } from '../../broker/presence.ts';
-import { decodeStatus, encodeStatus, readStatusTopic } from '../../broker/status.ts';
+} from '../../broker/presence/presence-state.ts';
+import { Presence, type PresentDevice } from '../../broker/presence/presence.ts';
+import { decodeStatus, encodeStatus, readStatusTopic } from '../../broker/presence/status.ts';
 import { StoreUnavailableError } from '../../errors.ts';
 import type { Hello } from '../../firmware-protocol/hello.ts';
 

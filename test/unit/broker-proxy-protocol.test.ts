@@ -6,8 +6,8 @@ import {
   PROXY_HEADER_BYTES_MAX,
   readProxyHeader,
   takeProxyHeader,
-} from '../../broker/proxy-protocol.ts';
-import { TrustedProxies } from '../../broker/trusted-proxies.ts';
+} from '../../broker/gate/proxy-protocol.ts';
+import { TrustedProxies } from '../../broker/gate/trusted-proxies.ts';
 import { proxyHeader } from '../support/proxy-header.ts';
 
 const IPV6 = [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x42];

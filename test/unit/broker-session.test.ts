@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { deviceKeepAlive, rewriteWill } from '../../broker/authenticate.ts';
 import type { ConnectFields } from '../../broker/connect-fields.ts';
-import { ConnectRate } from '../../broker/connect-rate.ts';
+import { ConnectRate } from '../../broker/gate/connect-rate.ts';
 import {
   holdOne,
   isHeldTooLong,

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import type { OutboxLimits } from '../../broker/dispatch.ts';
-import { FanOutMetrics } from '../../broker/fan-out-metrics.ts';
-import { FanOut } from '../../broker/fan-out.ts';
+import type { OutboxLimits } from '../../broker/outgoing/dispatch.ts';
+import { FanOutMetrics } from '../../broker/outgoing/fan-out-metrics.ts';
+import { FanOut } from '../../broker/outgoing/fan-out.ts';
 import type { OutgoingMessage } from '../../broker/message.ts';
-import type { SubscriberAccess } from '../../broker/subscriber.ts';
+import type { SubscriberAccess } from '../../broker/outgoing/subscriber.ts';
 import { createLog } from '../../log.ts';
 import { MemorySessionStore } from '../support/memory-session-store.ts';
 import { messageOf, TestLink, turn, WIDE_LIMITS } from '../support/subscriber-link.ts';

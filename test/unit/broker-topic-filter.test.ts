@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { hasWildcard, literalPrefix, matchesFilter } from '../../broker/topic-filter.ts';
+import { hasWildcard, literalPrefix, matchesFilter } from '../../broker/store/topic-filter.ts';
 
 describe('matchesFilter', () => {
   it.each([

@@ -1,5 +1,5 @@
 // HOT PATH: once per message that has to wait
-import type { OutgoingMessage } from './message.ts';
+import type { OutgoingMessage } from '../message.ts';
 
 /** Places at the front that may be empty before the list is cut. */
 const EMPTY_PLACES_MAX = 64;
@@ -7,7 +7,7 @@ const EMPTY_PLACES_MAX = 64;
 const ENTRY_BYTES = 64;
 
 /** Messages that wait, first in, first out; both ends in constant time. */
-export class Lane {
+export class MessageQueue {
   #messages: OutgoingMessage[] = [];
   #head = 0;
   /** What the waiting messages take, by {@link messageBytes}. */

@@ -1,5 +1,5 @@
-import { SessionStoreError, reasonOf } from '../errors.ts';
-import type { Logger } from '../log.ts';
+import { SessionStoreError, reasonOf } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
 import type { Changes, DiskFile } from './disk-file.ts';
 
 /** What of a {@link DiskFile} a writer needs. */

@@ -1,7 +1,7 @@
 import type { X509Certificate } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
-import { DEVICE_NAME, ORGANIZATION_NAME } from '../firmware-protocol/contract.ts';
-import type { ClientCertificate } from './peer.ts';
+import { DEVICE_NAME, ORGANIZATION_NAME } from '../../firmware-protocol/contract.ts';
+import type { ClientCertificate } from '../peer.ts';
 
 /**
  * The certificate that a client has shown in a handshake with verification, and without a rejection of what

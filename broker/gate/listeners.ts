@@ -1,11 +1,11 @@
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { ListenFailedError, reasonOf } from '../errors.ts';
-import type { Logger } from '../log.ts';
+import { ListenFailedError, reasonOf } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
 import { plainAddress } from './address-group.ts';
 import type { Door } from './door.ts';
 import type { GateMetrics } from './gate-metrics.ts';
-import type { Entry, Peer } from './peer.ts';
+import type { Entry, Peer } from '../peer.ts';
 import { takeProxyHeader } from './proxy-protocol.ts';
 import type { TrustedProxies } from './trusted-proxies.ts';
 

@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { addressGroup } from './address-group.ts';
-import type { Entry } from './peer.ts';
+import type { Entry } from '../peer.ts';
 
 /** Bounds at the door; 0 of an `address…` bound is no limit. An IPv6 address counts as its /64. */
 export interface DoorLimits {

@@ -1,13 +1,13 @@
 import type { Dispatch } from './dispatch.ts';
 import type { InterestTable } from './interest-table.ts';
-import type { OutgoingMessage } from './message.ts';
+import type { OutgoingMessage } from '../message.ts';
 import { Outbox, type OutboxLink, type OutboxOwner, type OverflowReason } from './outbox.ts';
 import { encodeSuback, encodeUnsuback, SUBACK_FAILURE } from './publish-frame.ts';
 import type { Recipient } from './recipient.ts';
 import { RetainedScan, sendRetained } from './retained-scan.ts';
-import type { StoredSubscription } from './session-store.ts';
-import type { SubscribePacket, UnsubscribePacket } from './subscribe-frame.ts';
-import { hasWildcard } from './topic-filter.ts';
+import type { StoredSubscription } from '../store/session-store.ts';
+import type { SubscribePacket, UnsubscribePacket } from '../subscribe-frame.ts';
+import { hasWildcard } from '../store/topic-filter.ts';
 
 /** What one client may read. */
 export interface SubscriberAccess {

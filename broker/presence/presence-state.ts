@@ -1,4 +1,4 @@
-import type { Hello } from '../firmware-protocol/hello.ts';
+import type { Hello } from '../../firmware-protocol/hello.ts';
 
 /**
  * What is known of a device's connection. A device that has never connected has none. Immutable.

@@ -1,4 +1,4 @@
-import type { DeviceIdentity } from '../firmware-protocol/topics.ts';
+import type { DeviceIdentity } from '../../firmware-protocol/topics.ts';
 import type { DevicePresence } from './presence-state.ts';
 
 /** A row of presence to be written. */

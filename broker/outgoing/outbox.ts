@@ -1,9 +1,9 @@
 // HOT PATH: once per message and subscriber; see bench/RESULTS.md
 import type { Dispatch, DispatchedOutbox } from './dispatch.ts';
-import { Lane, messageBytes } from './lane.ts';
-import type { OutgoingMessage } from './message.ts';
+import { MessageQueue, messageBytes } from './message-queue.ts';
+import type { OutgoingMessage } from '../message.ts';
 import { LARGE_PAYLOAD_BYTES } from './publish-frame.ts';
-import type { QueuedMessage } from './session-store.ts';
+import type { QueuedMessage } from '../store/session-store.ts';
 
 /** The writing side of a connection. */
 export interface OutboxLink {
@@ -57,8 +57,8 @@ export class Outbox implements DispatchedOutbox {
   readonly #owner: OutboxOwner;
   /** Of a persistent session; null for a clean one. */
   readonly #storedId: string | null;
-  #qos0: Lane | null = null;
-  #qos1: Lane | null = null;
+  #qos0: MessageQueue | null = null;
+  #qos1: MessageQueue | null = null;
   /** Sequence in the stored queue (0: of none) by packet identifier. */
   #inFlight: Map<number, number> | null = null;
   #lastPacketId = 0;
@@ -114,7 +114,7 @@ export class Outbox implements DispatchedOutbox {
     if (this.#isClosed) return false;
     if (qos === 0) {
       if (!this.#isBlocked) this.#send(message, 0, false);
-      else if (this.#hasPlace(message)) this.#wait((this.#qos0 ??= new Lane()), message);
+      else if (this.#hasPlace(message)) this.#wait((this.#qos0 ??= new MessageQueue()), message);
       else return this.#drop();
       return true;
     }
@@ -124,7 +124,7 @@ export class Outbox implements DispatchedOutbox {
     } else if (!this.#isBlocked && this.#qos1 === null && this.#hasWindow()) {
       this.#send(message, this.#nextPacketId(0), false);
     } else if (this.#hasPlace(message)) {
-      this.#wait((this.#qos1 ??= new Lane()), message);
+      this.#wait((this.#qos1 ??= new MessageQueue()), message);
     } else {
       this.#overflow('slow_subscriber');
       return false;
@@ -345,14 +345,14 @@ export class Outbox implements DispatchedOutbox {
     );
   }
 
-  #wait(lane: Lane, message: OutgoingMessage): void {
-    lane.push(message);
+  #wait(queue: MessageQueue, message: OutgoingMessage): void {
+    queue.push(message);
     this.#dispatch.waitingMessages += 1;
     this.#dispatch.waitingBytes += messageBytes(message);
   }
 
-  #take(lane: Lane): OutgoingMessage {
-    const message = lane.shift();
+  #take(queue: MessageQueue): OutgoingMessage {
+    const message = queue.shift();
     this.#dispatch.waitingMessages -= 1;
     this.#dispatch.waitingBytes -= messageBytes(message);
     return message;

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { addressGroup } from './address-group.ts';
-import type { ConnectRefusal } from './principal.ts';
+import type { ConnectRefusal } from '../principal.ts';
 
 /** Bounds of the guard. */
 export interface LoginGuardLimits {

@@ -1,4 +1,4 @@
-import type { DeviceIdentity } from '../firmware-protocol/topics.ts';
+import type { DeviceIdentity } from '../../firmware-protocol/topics.ts';
 import type { FoundDevice, PresencePort } from './presence-port.ts';
 import { stepPresence, trueAtMs, type DevicePresence } from './presence-state.ts';
 import {

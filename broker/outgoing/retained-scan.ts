@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { OutgoingMessage } from './message.ts';
+import type { OutgoingMessage } from '../message.ts';
 import type { Outbox } from './outbox.ts';
 import type { Recipient } from './recipient.ts';
 

@@ -1,5 +1,5 @@
 // HOT PATH: once per message and subscriber; see bench/RESULTS.md
-import type { OutgoingMessage } from './message.ts';
+import type { OutgoingMessage } from '../message.ts';
 import type { Outbox } from './outbox.ts';
 
 /**

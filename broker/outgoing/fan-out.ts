@@ -2,9 +2,9 @@
 import { Dispatch, type DispatchParts } from './dispatch.ts';
 import type { FanOutGauges } from './fan-out-metrics.ts';
 import { InterestTable } from './interest-table.ts';
-import type { OutgoingMessage } from './message.ts';
+import type { OutgoingMessage } from '../message.ts';
 import { Recipient } from './recipient.ts';
-import type { SessionStore } from './session-store.ts';
+import type { SessionStore } from '../store/session-store.ts';
 import { Subscriber, type SubscriberConnection, type SubscriberParts } from './subscriber.ts';
 
 /** What the fan-out is made of. */

@@ -1,10 +1,10 @@
 // HOT PATH: once per message and subscriber; see bench/RESULTS.md
-import { reasonOf } from '../errors.ts';
-import type { Logger } from '../log.ts';
+import { reasonOf } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
 import type { FanOutMetrics } from './fan-out-metrics.ts';
-import type { OutgoingMessage } from './message.ts';
+import type { OutgoingMessage } from '../message.ts';
 import { PublishEncoder } from './publish-frame.ts';
-import type { SessionStore } from './session-store.ts';
+import type { SessionStore } from '../store/session-store.ts';
 
 /** Bounds on what is on its way to subscribers. */
 export interface OutboxLimits {

@@ -1,4 +1,4 @@
-import { canonicalTopic, type DeviceIdentity } from '../firmware-protocol/topics.ts';
+import { canonicalTopic, type DeviceIdentity } from '../../firmware-protocol/topics.ts';
 import { trueAtMs, type DevicePresence } from './presence-state.ts';
 
 /** Topic of a device's retained `status`. */

@@ -1,5 +1,5 @@
 // HOT PATH: once per message and spelling of its topic; at QoS 1 a copy for each subscriber
-import type { OutgoingMessage } from './message.ts';
+import type { OutgoingMessage } from '../message.ts';
 
 /** A payload of this size, in bytes, is not copied behind its header: it is written by itself. */
 export const LARGE_PAYLOAD_BYTES = 16_384;

@@ -1,8 +1,8 @@
 import type { Registry } from 'prom-client';
-import { reasonOf } from '../errors.ts';
-import type { Hello } from '../firmware-protocol/hello.ts';
-import type { DeviceIdentity } from '../firmware-protocol/topics.ts';
-import type { Logger } from '../log.ts';
+import { reasonOf } from '../../errors.ts';
+import type { Hello } from '../../firmware-protocol/hello.ts';
+import type { DeviceIdentity } from '../../firmware-protocol/topics.ts';
+import type { Logger } from '../../log.ts';
 import { DeadlineHeap, type Timed } from './deadline-heap.ts';
 import { createPresenceMetrics, type PresenceMetrics } from './presence-metrics.ts';
 import type { PresencePage, PresencePort } from './presence-port.ts';

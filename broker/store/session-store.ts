@@ -1,4 +1,4 @@
-import type { OutgoingMessage } from './message.ts';
+import type { OutgoingMessage } from '../message.ts';
 
 /** A subscription of a persistent session. */
 export interface StoredSubscription {

@@ -1,4 +1,4 @@
-import type { Logger } from '../log.ts';
+import type { Logger } from '../../log.ts';
 import { Door, type DoorLimits, type DoorRefusal } from './door.ts';
 import type { GateMetrics } from './gate-metrics.ts';
 import { LoginGuard, type LoginGuardLimits } from './login-guard.ts';

@@ -1,6 +1,6 @@
 import { readFile, stat } from 'node:fs/promises';
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
-import { FileUnusableError, reasonOf } from '../errors.ts';
+import { FileUnusableError, reasonOf } from '../../errors.ts';
 
 /** PEM files of the TLS listener. */
 export interface TlsFiles {

@@ -1,7 +1,7 @@
 import { constants, createHash, randomBytes, X509Certificate } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { createServer, type Server, type TlsOptions, type TLSSocket } from 'node:tls';
-import { reasonOf } from '../errors.ts';
+import { reasonOf } from '../../errors.ts';
 import { readClientCertificate } from './client-certificate.ts';
 import {
   listenForSockets,

@@ -1,5 +1,5 @@
-import { AppError, reasonOf } from '../errors.ts';
-import type { Logger } from '../log.ts';
+import { AppError, reasonOf } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
 import type { PresenceMetrics } from './presence-metrics.ts';
 import type { PresencePort, PresenceRow } from './presence-port.ts';
 import type { DevicePresence } from './presence-state.ts';

@@ -1,5 +1,5 @@
 // HOT PATH: 0.05 µs per PUBLISH on a topic that was matched before, 1.5 µs on a new one
-import { hasWildcard } from './topic-filter.ts';
+import { hasWildcard } from '../store/topic-filter.ts';
 
 /** One who wants a topic, and the highest QoS of its filters that match [MQTT-3.3.5-1]. */
 export interface Interest<T> {

@@ -1,6 +1,6 @@
 import type { Registry } from 'prom-client';
-import { SessionStoreError, SessionStoreUnusableError } from '../errors.ts';
-import type { Logger } from '../log.ts';
+import { SessionStoreError, SessionStoreUnusableError } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
 import { decodeMessage, encodeMessage, toOutgoing } from './disk-codec.ts';
 import { openDiskFile, type DiskFile } from './disk-file.ts';
 import { registerStoreMetrics, StoreTotals } from './disk-metrics.ts';
@@ -8,7 +8,7 @@ import type { QueueLimits } from './disk-queue.ts';
 import { RetainedMessages } from './disk-retained.ts';
 import { StoredSessions, type StoredSession } from './disk-sessions.ts';
 import { DiskWriter } from './disk-writer.ts';
-import type { OutgoingMessage } from './message.ts';
+import type { OutgoingMessage } from '../message.ts';
 import type { QueuedMessage, SessionStore, StoredSubscription } from './session-store.ts';
 
 /** Bounds of a session store. */

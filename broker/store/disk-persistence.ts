@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream';
-import { SessionStoreError } from '../errors.ts';
+import { SessionStoreError } from '../../errors.ts';
 import { hashKey, numberKey, storedAtOf } from './disk-codec.ts';
 import { EngineQueues } from './disk-outgoing.ts';
 import { decodePacket, encodePacket, keptOf, type EnginePacket } from './disk-packets.ts';
