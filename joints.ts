@@ -11,6 +11,8 @@ import type { Database } from './drizzle/database.ts';
 import type { Ingest, IngestLimits } from './ingest/ingest.ts';
 import type { Logger } from './log.ts';
 import type { DeviceEventBounds } from './registry/device-event-pruning.ts';
+import { reasonOf } from './errors.ts';
+import { isCertificate } from './registry/certificate-lookup.ts';
 import { isAbout } from './registry/key-verifier.ts';
 import type { KeyRefusal, KeyVerdict as RegistryVerdict } from './registry/principal.ts';
 import type { Registry } from './registry/registry.ts';
@@ -119,15 +121,28 @@ export function closeRevoked(registry: Registry, broker: Broker, log: Logger): v
     broker.closeWhere((principal) => isAbout(revocation, principal));
   });
   registry.revocations.onRecheck(() => {
-    const live = broker.liveKeyIds();
-    registry.apiKeys.activeKeyIds(live).then(
-      (active) => {
-        const revoked = new Set(live.filter((keyId) => !active.has(keyId)));
-        broker.closeWhere((principal) => revoked.has(principal.keyId));
-      },
-      (err: unknown) => log.warn({ err }, 'live keys not looked at again'),
+    closeInactive(registry, broker).catch((err: unknown) =>
+      log.warn({ err: reasonOf(err) }, 'live connections not looked at again'),
     );
   });
+}
+
+/** Revocations may have been missed: asks for every live key, and for every device with a certificate. */
+async function closeInactive(registry: Registry, broker: Broker): Promise<void> {
+  const live = broker.livePrincipals();
+  const keyIds = live.map(({ keyId }) => keyId).filter((keyId) => !isCertificate(keyId));
+  const certified = live.flatMap((principal) =>
+    principal.kind === 'device' && isCertificate(principal.keyId) ? principal.deviceId : [],
+  );
+  const activeKeyIds = await registry.apiKeys.activeKeyIds(keyIds);
+  const activeDeviceIds = await registry.activeDeviceIds(certified);
+  const revokedKeyIds = new Set(keyIds.filter((keyId) => !activeKeyIds.has(keyId)));
+  const revokedDeviceIds = new Set(certified.filter((deviceId) => !activeDeviceIds.has(deviceId)));
+  broker.closeWhere((principal) =>
+    isCertificate(principal.keyId)
+      ? principal.kind === 'device' && revokedDeviceIds.has(principal.deviceId)
+      : revokedKeyIds.has(principal.keyId),
+  );
 }
 
 /** Longest time that a health check waits for the database. */

@@ -110,11 +110,9 @@ export class Broker {
     }
   }
 
-  /** Key ids of the live sessions, and of those that are about to begin. */
-  liveKeyIds(): string[] {
-    return [...this.#admitted, ...this.#sessions].flatMap(
-      ({ principal }) => principal?.keyId ?? [],
-    );
+  /** Whom the live sessions speak for, and those that are about to begin. */
+  livePrincipals(): Principal[] {
+    return [...this.#admitted, ...this.#sessions].flatMap(({ principal }) => principal ?? []);
   }
 
   /** Reads no more from clients, so that what was taken in can be stored and acknowledged. */

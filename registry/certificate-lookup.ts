@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { guardStore, isUnavailable } from '../drizzle/sqlstate.ts';
 import type { Logger } from '../log.ts';
 import type { DevicePrincipal, KeyVerdict } from './principal.ts';
+import type { Revocations } from './revocations.ts';
 
 interface DeviceRow {
   organization_id: number;
@@ -12,17 +13,44 @@ interface DeviceRow {
   is_disabled: boolean;
 }
 
+/** Devices that are answered from memory, about 300 bytes each; the longest unused are read again. */
+const REMEMBERED_MAX = 50_000;
+
 /**
  * Says which device a client certificate speaks for. The certificate itself was checked by the TLS
- * listener; what it names may not exist, or not be let in. Costs one query.
+ * listener; what it names may not exist, or not be let in. Devices that are let in are answered from
+ * memory until a revocation, whosever it is; others cost one query.
  */
 export class CertificateLookup {
   readonly #pool: pg.Pool;
   readonly #log: Logger;
+  readonly #active = new Map<string, DeviceRow>();
+  /** Counts revocations, so that what was read before one is not remembered after it. */
+  #generation = 0;
 
-  constructor(pool: pg.Pool, log: Logger) {
+  constructor(pool: pg.Pool, revocations: Revocations, log: Logger) {
     this.#pool = pool;
     this.#log = log;
+    const forget = (): void => {
+      this.#generation += 1;
+      this.#active.clear();
+    };
+    revocations.onRevoked(({ keyId }) => {
+      if (keyId === undefined) forget();
+    });
+    revocations.onRecheck(forget);
+  }
+
+  /** Those of these devices that would be let in now. @throws {StoreUnavailableError} */
+  async activeDeviceIds(deviceIds: readonly number[]): Promise<Set<number>> {
+    const { rows } = await guardStore(
+      this.#pool.query<{ device_id: number }>(
+        `SELECT device_id FROM device JOIN organization USING (organization_id)
+         WHERE device_id = ANY($1) AND disabled_at IS NULL AND suspended_at IS NULL`,
+        [deviceIds],
+      ),
+    );
+    return new Set(rows.map((row) => row.device_id));
   }
 
   /**
@@ -32,7 +60,7 @@ export class CertificateLookup {
    */
   async verify(identity: string, fingerprint: string): Promise<KeyVerdict> {
     try {
-      const [row] = (await this.#find(identity)).rows;
+      const row = this.#active.get(identity) ?? (await this.#read(identity));
       if (row === undefined) return { ok: false, reason: 'unknown' };
       const principal = principalOf(row, fingerprint);
       if (row.is_suspended) return { ok: false, reason: 'suspended', principal };
@@ -42,6 +70,19 @@ export class CertificateLookup {
       if (!isUnavailable(err)) this.#log.error({ err }, 'certificate lookup failed');
       return { ok: false, reason: 'unavailable' };
     }
+  }
+
+  async #read(identity: string): Promise<DeviceRow | undefined> {
+    const generation = this.#generation;
+    const [row] = (await this.#find(identity)).rows;
+    const isActive = row !== undefined && !row.is_suspended && !row.is_disabled;
+    if (!isActive || generation !== this.#generation) return row;
+    for (const oldest of this.#active.keys()) {
+      if (this.#active.size < REMEMBERED_MAX) break;
+      this.#active.delete(oldest);
+    }
+    this.#active.set(identity, row);
+    return row;
   }
 
   #find(identity: string): Promise<pg.QueryResult<DeviceRow>> {
@@ -63,6 +104,11 @@ export class CertificateLookup {
 
 /** Key ids of certificates begin so; no key's public part does. */
 const CERTIFICATE_PREFIX = 'x509:';
+
+/** Whether a principal's key id stands for a certificate. */
+export function isCertificate(keyId: string): boolean {
+  return keyId.startsWith(CERTIFICATE_PREFIX);
+}
 
 function principalOf(row: DeviceRow, fingerprint: string): DevicePrincipal {
   return {

@@ -33,6 +33,8 @@ export interface Registry {
   verifyKey(key: string): Promise<KeyVerdict>;
   /** Says which device a client certificate speaks for; see {@link CertificateLookup.verify}. */
   verifyCertificate(identity: string, fingerprint: string): Promise<KeyVerdict>;
+  /** Those of these devices that a certificate would be let in for now. @throws {StoreUnavailableError} */
+  activeDeviceIds(deviceIds: readonly number[]): Promise<Set<number>>;
   /**
    * Begins to listen for revocations and to prune the history of connections.
    * @throws {StoreUnavailableError} when the database is away.
@@ -73,7 +75,7 @@ export function createRegistry(deps: RegistryDeps): Registry {
     onUsed: (keyId) => lastUsed.note(keyId),
     onVerdict: (verdict) => metrics.countVerdict(verdict),
   });
-  const certificates = new CertificateLookup(database.pool, log);
+  const certificates = new CertificateLookup(database.pool, revocations, log);
   const deviceEvents = new DeviceEvents({
     pool: database.pool,
     log,
@@ -98,6 +100,7 @@ export function createRegistry(deps: RegistryDeps): Registry {
     diagnostics: createDiagnostics({ pool: database.pool }),
     verifyKey: (key) => verifier.verify(key),
     verifyCertificate: (identity, fingerprint) => certificates.verify(identity, fingerprint),
+    activeDeviceIds: (deviceIds) => certificates.activeDeviceIds(deviceIds),
     async start() {
       await revocations.start();
       deviceEvents.start();

@@ -189,6 +189,26 @@ describe.skipIf(!hasOpenssl)('a client certificate', () => {
     await client.endAsync();
   });
 
+  it('keeps its connection when revocations may have been missed, and loses it with its device (A-04)', async () => {
+    await app.addDevice('certified');
+    await app.addDevice('disabled-meanwhile');
+    const stays = await connectWith(`${organization}/certified`, '');
+    const goes = await connectWith(`${organization}/disabled-meanwhile`, '');
+    const { pool } = app.testDatabase.database;
+    // As if another program had done it while the listener was away: nobody is told.
+    await pool.query("UPDATE device SET disabled_at = now() WHERE slug = 'disabled-meanwhile'");
+    await pool.query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+       WHERE application_name = 'puback revocations' AND datname = current_database()`,
+    );
+    await eventually('the disabled one is closed', () => !goes.connected);
+    await stays.publishAsync('v1/me/data', '{"still":1}', { qos: 1 });
+    expect(stays.connected).toBe(true);
+    await app.api('PATCH', '/api/v1/devices/certified', { disabled: true });
+    await eventually('the other one too', () => !stays.connected);
+    await expect(connectWith(`${organization}/certified`, '')).rejects.toThrow();
+  });
+
   it('of a device that is not there is no credential', async () => {
     await expect(connectWith(`${organization}/nobody`, '')).rejects.toThrow();
     await expect(connectWith('another/first', '')).rejects.toThrow();

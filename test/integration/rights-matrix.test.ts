@@ -1,0 +1,152 @@
+import { eq } from 'drizzle-orm';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Route } from '../../api/route.ts';
+import { apiKey } from '../../drizzle/schema.ts';
+import { inTransaction } from '../../drizzle/transaction.ts';
+import { insertKey } from '../../registry/api-keys.ts';
+import { eventually } from '../support/eventually.ts';
+import { createTestApi, type TestApi } from '../support/api.ts';
+
+const READER = { name: 'reader', scopes: ['data'], devices: null, expiresAt: null };
+/** What a route does for a key that may use it, by its method; nothing here is optional. */
+const DONE: Readonly<Record<Route['method'], number>> = {
+  GET: 200,
+  POST: 201,
+  PATCH: 200,
+  DELETE: 204,
+};
+/** Routes that anybody may use; every other needs an admin key. Mirrors docs/operations.md. */
+const PUBLIC_PATHS = [
+  '/health/live',
+  '/health/startup',
+  '/health/ready',
+  '/metrics',
+  '/openapi.json',
+] as const;
+
+type Caller = 'none' | 'device' | 'integrator' | 'admin' | 'foreign admin' | 'revoked admin';
+const CALLERS: readonly Caller[] = [
+  'none',
+  'device',
+  'integrator',
+  'admin',
+  'foreign admin',
+  'revoked admin',
+];
+
+let t: TestApi;
+let keys: Readonly<Record<Caller, string | null>>;
+/** Each request has a device and a key of its own, so that it may end them. */
+let made = 0;
+beforeAll(async () => {
+  t = await createTestApi();
+  t.checks = [{ name: 'database', isOk: true }];
+  await t.send('POST', '/api/v1/devices', { device: 'kept' });
+  keys = {
+    none: null,
+    device: (await t.send('POST', '/api/v1/devices/kept/keys')).body.key,
+    integrator: (await t.send('POST', '/api/v1/keys', READER)).body.key,
+    admin: t.acme.adminKey,
+    'foreign admin': t.other.adminKey,
+    'revoked admin': await revokedAdminKey(),
+  };
+});
+afterAll(() => t.stop());
+
+/** An admin key that worked, also from the cache, and was revoked. */
+async function revokedAdminKey(): Promise<string> {
+  const { database } = t.test;
+  const owner = { deviceId: null, device: null, name: 'for a while' };
+  const { key, keyId } = await inTransaction(database.pool, (transaction) =>
+    insertKey(transaction, t.acme.author, owner),
+  );
+  expect((await t.send('GET', '/api/v1/devices', undefined, key)).status).toBe(200);
+  await inTransaction(database.pool, async ({ orm, client }) => {
+    await orm.update(apiKey).set({ revokedAt: new Date() }).where(eq(apiKey.keyId, keyId));
+    const told = JSON.stringify({ origin: 'another program', keyId });
+    await client.query('SELECT pg_notify($1, $2)', ['puback_revoked', told]);
+  });
+  const works = async () => (await t.send('GET', '/api/v1/devices', undefined, key)).status === 200;
+  await eventually('that it works no more', async () => !(await works()), 2000);
+  return key;
+}
+
+/** A request that nothing but rights can refuse: what it names exists, and its body is valid. */
+async function requestFor({ method, path }: Route): Promise<{ path: string; body: unknown }> {
+  made += 1;
+  const device = `d${made}`;
+  await t.send('POST', '/api/v1/devices', { device });
+  const ofDevice = path.includes('{device}');
+  const keyId = !path.includes('{keyId}')
+    ? ''
+    : ofDevice
+      ? (await t.send('POST', `/api/v1/devices/${device}/keys`)).body.keyId
+      : (await t.send('POST', '/api/v1/keys', READER)).body.keyId;
+  const query = path === '/api/v1/diagnostics' ? '?address=203.0.113.7' : '';
+  return {
+    path: path.replace('{device}', device).replace('{keyId}', keyId) + query,
+    body: bodyFor(method, path),
+  };
+}
+
+function bodyFor(method: Route['method'], path: string): unknown {
+  if (method === 'PATCH') return { displayName: 'changed' };
+  if (method !== 'POST') return undefined;
+  if (path === '/api/v1/keys') return READER;
+  return path.endsWith('/keys') ? {} : { device: `new${made}` };
+}
+
+/** The table of the documents: 401 without an admin key in use, 404 for what is another's. */
+function expectedStatus({ method, path }: Route, caller: Caller): number {
+  if ((PUBLIC_PATHS as readonly string[]).includes(path)) return DONE[method];
+  if (caller !== 'admin' && caller !== 'foreign admin') return 401;
+  const isNamed = path.includes('{');
+  return caller === 'foreign admin' && isNamed ? 404 : DONE[method];
+}
+
+/** So many integrator keys as this test makes are more than an organization may have. */
+async function forgetIntegratorKeys(): Promise<void> {
+  await t.test.database.pool.query(
+    `DELETE FROM api_key WHERE kind = 'integrator' AND name = 'reader' AND key_id <> $1`,
+    [(keys.integrator ?? '').slice(4, 12)],
+  );
+}
+
+describe('the rights of HTTP', () => {
+  it('are those of the documents, for every route and every kind of key (A-02)', async () => {
+    const wrong: string[] = [];
+    const paths = t.api.routes.filter(({ role }) => role === 'public').map(({ path }) => path);
+    expect(paths.toSorted()).toEqual(PUBLIC_PATHS.toSorted());
+    for (const route of t.api.routes) {
+      for (const caller of CALLERS) {
+        await forgetIntegratorKeys();
+        const { path, body } = await requestFor(route);
+        const { status } = await t.send(route.method, path, body, keys[caller]);
+        const expected = expectedStatus(route, caller);
+        if (status === expected) continue;
+        wrong.push(`${route.method} ${route.path}, ${caller}: ${status}, not ${expected}`);
+      }
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  it('do not depend on how a method or a path is written (A-02)', async () => {
+    for (const caller of ['none', 'device', 'integrator', 'revoked admin'] as const) {
+      for (const { method, path } of [
+        { method: 'HEAD', path: '/api/v1/devices' },
+        { method: 'GET', path: '/api/v1/devices?limit=1' },
+        { method: 'GET', path: '/api/v1/%64evices' },
+        { method: 'GET', path: '/health/../api/v1/devices' },
+      ]) {
+        const { status, body } = await t.send(method, path, undefined, keys[caller]);
+        expect(status, `${method} ${path}, ${caller}`).toBe(401);
+        expect(JSON.stringify(body)).not.toContain('kept');
+      }
+      for (const path of ['//api/v1/devices', '/API/v1/devices', '/api/v1/devices/', '/api/v1/']) {
+        const { status, body } = await t.send('GET', path, undefined, keys[caller]);
+        expect([401, 404], `${path}, ${caller}`).toContain(status);
+        expect(JSON.stringify(body)).not.toContain('kept');
+      }
+    }
+  });
+});
