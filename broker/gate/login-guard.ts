@@ -64,7 +64,7 @@ export function isGuess(refusal: ConnectRefusal): boolean {
  * - **Delay.** The first five failures of an address or a key id are answered at once, the next after
  *   100 ms, 200 ms, 400 ms and so on up to `delayMsMax`. Only refusals wait: a right key from an address
  *   that is not banned is never slowed down, whatever others have tried with its key id.
- * - **Ban.** A wrong guess weighs 1, or 1/20 when it is one of the last 16 different ones from there: a
+ * - **Ban.** A wrong guess weighs 1, or 1/20 when it is one of the last 256 different ones from there: a
  *   board with a bad key says the same again and again, who guesses does not. More than F × (1 + k/4) in B
  *   ban the address for B, where k ≤ 16 is how many different key ids have logged in from there during the
  *   last 24 hours: a plant behind one address is not judged by its worst boards. The sum drains evenly, by

@@ -74,9 +74,12 @@ class Direction {
   carry(from: Socket, to: Socket): void {
     let lastAtMs = 0;
     let underWay = 0;
+    const waiting: (() => void)[] = [];
     const schedule = (act: () => void, atMs: number): void => {
       lastAtMs = Math.max(lastAtMs, atMs);
-      setTimeout(act, lastAtMs - performance.now());
+      // Whichever timer is first, the oldest goes first.
+      waiting.push(act);
+      setTimeout(() => waiting.shift()?.(), lastAtMs - performance.now());
     };
     from.on('data', (bytes: Buffer) => {
       for (let at = 0; at < bytes.length; at += SEGMENT_BYTES) {
