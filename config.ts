@@ -231,7 +231,7 @@ export const configSchema = z.strictObject({
   SHUTDOWN_TIMEOUT_S: count(1, 600)
     .default(10)
     .describe(
-      'Longest wait at shutdown for what is under way. What is not stored by then stays unacknowledged.',
+      'Longest wait at shutdown for what is under way; then each part has one second more, and an embedded database that hangs up to 25. What is not stored by then stays unacknowledged.',
     ),
 });
 
