@@ -16,6 +16,7 @@ import type { BrokerMetrics } from './broker/metrics.ts';
 import type { OutgoingMessage } from './broker/message.ts';
 import type { PresencePage } from './broker/presence/presence-port.ts';
 import { Presence, type StatusPage } from './broker/presence/presence.ts';
+import { StatusReads } from './broker/presence/status-reads.ts';
 import type { IntegratorPrincipal } from './broker/principal.ts';
 import type { Config } from './config.ts';
 import type { ConnectionHistory } from './connection-history.ts';
@@ -197,8 +198,9 @@ function deviceParts({ ingest }: FleetDeps, parts: Parts): DeviceParts {
 }
 
 function integratorParts({ store, presence, history }: Parts): IntegratorParts {
+  const statuses = new StatusReads((page) => presence.statusPage(page));
   return {
-    statusMessages: (...asked) => statusMessages(presence, ...asked),
+    statusMessages: (...asked) => statusMessages(statuses, ...asked),
     retained: (topic) => store.retained(topic),
     refused: (...refused) => history.refusedMessage(...refused),
     opened: (session) => history.opened(session),
@@ -208,7 +210,7 @@ function integratorParts({ store, presence, history }: Parts): IntegratorParts {
 
 /** Retained state for a filter with wildcards comes from the database; only `status` has any. */
 async function* statusMessages(
-  presence: Presence,
+  statuses: StatusReads,
   { organizationId, devices }: IntegratorPrincipal,
   filter: string,
   isOpen: () => boolean,
@@ -216,7 +218,7 @@ async function* statusMessages(
   if (!/^v1\/[^/]+\/[^/]+\/status$/.test(filter)) return;
   let query: PresencePage | null = { organizationId, devices, after: 0, limit: STATUS_PAGE };
   while (query !== null) {
-    const page = await untilAnswered(presence, query, isOpen);
+    const page = await untilAnswered(statuses, query, isOpen);
     for (const message of page.messages) yield { ...message, qos: 1, retain: true };
     query = page.after === null ? null : { ...query, after: page.after };
   }
@@ -224,13 +226,13 @@ async function* statusMessages(
 
 /** Asks again while the database is away, as long as somebody waits for the answer. */
 async function untilAnswered(
-  presence: Presence,
+  statuses: StatusReads,
   query: PresencePage,
   isOpen: () => boolean,
 ): Promise<StatusPage> {
   while (isOpen()) {
     try {
-      return await presence.statusPage(query);
+      return await statuses.page(query);
     } catch (err) {
       if (!(err instanceof AppError) || !err.retryable) throw err;
     }

@@ -120,11 +120,13 @@ export function closeRevoked(registry: Registry, broker: Broker, log: Logger): v
   registry.revocations.onRevoked((revocation) => {
     broker.closeWhere((principal) => isAbout(revocation, principal));
   });
-  registry.revocations.onRecheck(() => {
-    closeInactive(registry, broker).catch((err: unknown) =>
-      log.warn({ err: reasonOf(err) }, 'live connections not looked at again'),
-    );
-  });
+  const look = (): void => {
+    closeInactive(registry, broker).catch((err: unknown) => {
+      log.warn({ err: reasonOf(err) }, 'live connections not looked at again, will be tried again');
+      setTimeout(look, RECHECK_MS).unref();
+    });
+  };
+  registry.revocations.onRecheck(look);
 }
 
 /** Revocations may have been missed: asks for every live key, and for every device with a certificate. */
@@ -145,6 +147,8 @@ async function closeInactive(registry: Registry, broker: Broker): Promise<void> 
   );
 }
 
+/** Between attempts to look at live connections again. */
+const RECHECK_MS = 1000;
 /** Longest time that a health check waits for the database. */
 const CHECK_MS_MAX = 2000;
 

@@ -27,8 +27,13 @@ export function sinkOf(session: Session, subscriber: Subscriber, pacer: Pacer): 
     subscribe: (packet) =>
       pacer.pace(organizationId, async () => {
         access.subscribed(await subscriber.subscribe(packet));
+        return subscriber.changes;
       }),
-    unsubscribe: (packet) => pacer.pace(organizationId, () => subscriber.unsubscribe(packet)),
+    unsubscribe: (packet) =>
+      pacer.pace(organizationId, async () => {
+        await subscriber.unsubscribe(packet);
+        return subscriber.changes;
+      }),
     acknowledged: (packetId) => subscriber.acknowledge(packetId),
     drained: () => subscriber.drained(),
   };

@@ -60,7 +60,7 @@ export class CertificateLookup {
    */
   async verify(identity: string, fingerprint: string): Promise<KeyVerdict> {
     try {
-      const row = this.#active.get(identity) ?? (await this.#read(identity));
+      const row = this.#recall(identity) ?? (await this.#read(identity));
       if (row === undefined) return { ok: false, reason: 'unknown' };
       const principal = principalOf(row, fingerprint);
       if (row.is_suspended) return { ok: false, reason: 'suspended', principal };
@@ -70,6 +70,14 @@ export class CertificateLookup {
       if (!isUnavailable(err)) this.#log.error({ err }, 'certificate lookup failed');
       return { ok: false, reason: 'unavailable' };
     }
+  }
+
+  #recall(identity: string): DeviceRow | undefined {
+    const row = this.#active.get(identity);
+    if (row === undefined) return undefined;
+    this.#active.delete(identity);
+    this.#active.set(identity, row);
+    return row;
   }
 
   async #read(identity: string): Promise<DeviceRow | undefined> {

@@ -67,6 +67,8 @@ export class Subscriber implements OutboxOwner {
   readonly #outbox: Outbox;
   #requested: readonly Requested[] = NOTHING;
   #scan: RetainedScan | null = null;
+  /** Filters that the last SUBSCRIBE or UNSUBSCRIBE has added and removed. */
+  changes = 0;
 
   /** Takes the recipient's place at the table for this connection; one that still has it loses it. */
   constructor(parts: SubscriberParts, recipient: Recipient, connection: SubscriberConnection) {
@@ -244,6 +246,7 @@ export class Subscriber implements OutboxOwner {
     { added, removed }: Pick<Change, 'added' | 'removed'>,
   ): void {
     this.#requested = requested.length > 0 ? requested : NOTHING;
+    this.changes = added.length + removed.length;
     const recipient = this.#recipient;
     const { outbox } = recipient;
     // The client may have gone meanwhile: for good, or to come again, which sees to the table itself.

@@ -49,7 +49,7 @@ describe('every route of the table', () => {
     }
   });
 
-  it('answers 401 without a key, with the key of a device or an integrator, a wrong key and a key of no use', async () => {
+  it('answers 401 without a key, with the key of a device or an integrator, a wrong key and a key of no use (A-02)', async () => {
     const wrong = `${t.acme.adminKey.slice(0, 13)}${makeKey('admin').secret}000000`;
     const none = [makeKey('admin').key, wrong, 'x', 'x'.repeat(5000), `${keyId}`];
     const keys = [null, deviceKey, integratorKey, ...none];
@@ -150,7 +150,7 @@ describe('connections', () => {
 });
 
 describe('hostile HTTP', () => {
-  it('refuses a body above 1 MiB with 413, whether announced or chunked', async () => {
+  it('refuses a body above 1 MiB with 413, whether announced or chunked (I-18)', async () => {
     const body = `{"device":"${'x'.repeat(1_100_000)}"}`;
     expect(await t.send('POST', '/api/v1/devices', body)).toMatchObject({
       status: 413,
@@ -172,14 +172,14 @@ describe('hostile HTTP', () => {
     expect(answer).toMatch(/^HTTP\/1\.1 401 /);
   });
 
-  it('refuses headers above 16 KiB with 431', async () => {
+  it('refuses headers above 16 KiB with 431 (I-18)', async () => {
     const headers = Array.from({ length: 1000 }, (_, at) => `x-${at}: ${'y'.repeat(30)}\r\n`);
     const answer = await raw(`GET /health/live HTTP/1.1\r\nhost: x\r\n${headers.join('')}\r\n`);
     expect(answer).toMatch(/^HTTP\/1\.1 431 /);
     expect(answer).toContain('application/problem+json');
   });
 
-  it('refuses a request with two lengths, and bytes that are not HTTP', async () => {
+  it('refuses a request with two lengths, and bytes that are not HTTP (I-18)', async () => {
     const smuggled = await raw(
       'POST /api/v1/devices HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n' +
         'transfer-encoding: chunked\r\n\r\n0\r\n\r\n',
@@ -190,7 +190,7 @@ describe('hostile HTTP', () => {
     expect(mqtt).toContain('"code":"REQUEST_INVALID"');
   });
 
-  it('ignores a method that a header asks for', async () => {
+  it('ignores a method that a header asks for (I-18)', async () => {
     const answer = await fetch(`${t.url}/api/v1/devices/mine`, {
       method: 'GET',
       headers: {

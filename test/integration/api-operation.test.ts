@@ -151,7 +151,7 @@ describe('an unexpected error', () => {
 });
 
 describe('metrics and documentation', () => {
-  it('serves Prometheus metrics without a name of any device or organization', async () => {
+  it('serves Prometheus metrics without a name of any device or organization (I-17)', async () => {
     await t.send('POST', '/api/v1/devices', { device: 'very-special-name' });
     await t.send('GET', '/api/v1/devices/very-special-name');
     await t.send('GET', '/some/path/of/a/stranger');

@@ -124,7 +124,7 @@ describe('GET readings', () => {
     'bucket=1%20day',
     'metric=',
     `metric=${'x'.repeat(65)}`,
-  ])('refuses the question %s with 400', async (query) => {
+  ])('refuses the question %s with 400 (I-12, I-20)', async (query) => {
     const answer = await t.send('GET', `/api/v1/devices/boiler/readings?${query}`);
     expect(answer).toMatchObject({ status: 400, body: { code: 'REQUEST_INVALID' } });
   });

@@ -94,7 +94,7 @@ describe('the plan of a page of history', () => {
     expect((await explain({ order })).rows).toBeLessThanOrEqual(METRICS * 102);
   });
 
-  it('reads no more for a page far inside the history', async () => {
+  it('reads no more for a page far inside the history (I-20)', async () => {
     const after = { timeMicros: micros('2026-11-10T12:00:00Z'), metricId: 3 };
     expect((await explain({ after })).rows).toBeLessThanOrEqual(METRICS * 103);
     expect((await explain({ after, order: 'asc' })).rows).toBeLessThanOrEqual(METRICS * 103);
