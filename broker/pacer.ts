@@ -1,5 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises';
-
 /** Work for one packet that is no matter, in ms. */
 const FREE_MS = 2;
 /** Who asked for costly work rests this much longer than it kept everybody else waiting. */
@@ -34,7 +32,8 @@ export class Pacer {
     const restedAt =
       Math.max(nowMs, this.#restedAt.get(organizationId) ?? 0) + busyMs * REST_FACTOR;
     this.#restedAt.set(organizationId, restedAt);
-    await delay(Math.min(REST_MS_MAX, restedAt - nowMs));
+    const restMs = Math.min(REST_MS_MAX, restedAt - nowMs);
+    await new Promise((resolve) => setTimeout(resolve, restMs));
     if (this.#restedAt.get(organizationId) === restedAt) this.#restedAt.delete(organizationId);
   }
 }

@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import type { MqttClient } from 'mqtt';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { makeKey } from '../../firmware-protocol/keys.ts';
@@ -126,7 +125,7 @@ describe('a wall clock that jumps', () => {
     const start = Date.now();
     const lasting = await readerOf(['data']);
     const ending = await readerOf(['data'], new Date(start + HOUR_MS / 2).toISOString());
-    const ended = once(ending.client, 'close');
+    const ended = new Promise<void>((resolve) => ending.client.once('close', () => resolve()));
     jumpTo(start + HOUR_MS);
     await ended;
     expect(lasting.client.connected).toBe(true);
