@@ -35,11 +35,16 @@ function decode(cursor: string): unknown[] {
   if (cursor.length > CURSOR_CHARS_MAX) throw new CursorInvalidError();
   try {
     const decoded: unknown = JSON.parse(Buffer.from(cursor, 'base64url').toString('utf8'));
-    if (Array.isArray(decoded)) return decoded;
+    if (Array.isArray(decoded) && !decoded.some(hasNul)) return decoded;
   } catch {
     throw new CursorInvalidError();
   }
   throw new CursorInvalidError();
+}
+
+/** PostgreSQL's text cannot hold it, so that no row has it. */
+function hasNul(value: unknown): boolean {
+  return typeof value === 'string' && value.includes('\0');
 }
 
 function fingerprint(filters: readonly unknown[]): string {

@@ -240,6 +240,9 @@ export class Framer extends Duplex {
 
   /** @returns where the next packet starts, or -1 when this one is not whole yet or must not be. */
   #takePacket(bytes: Buffer, at: number): number {
+    if (!this.#isConnectSeen && (bytes[at] as number) >> 4 !== PACKET.connect) {
+      return this.#violate('packet before CONNECT [MQTT-3.1.0-1]');
+    }
     let length = 0;
     let start = at + 1;
     for (let shift = 0; ; shift += 7) {
@@ -259,17 +262,11 @@ export class Framer extends Duplex {
     if (first === 0x10 && !this.#isConnectSeen && hasOtherLevel(bytes, start, end)) {
       return this.#refuseLevel();
     }
-    const fault = this.#orderFault(first >> 4) ?? frameFault(first, bytes, start, end);
+    const isSecond = this.#isConnectSeen && first >> 4 === PACKET.connect;
+    const fault = isSecond ? 'second CONNECT [MQTT-3.1.0-2]' : frameFault(first, bytes, start, end);
     if (fault !== null) return this.#violate(fault);
     this.#dispatch(first, bytes, at, start, end);
     return end;
-  }
-
-  #orderFault(type: number): string | null {
-    if (type === PACKET.connect) {
-      return this.#isConnectSeen ? 'second CONNECT [MQTT-3.1.0-2]' : null;
-    }
-    return this.#isConnectSeen ? null : 'packet before CONNECT [MQTT-3.1.0-1]';
   }
 
   #dispatch(first: number, bytes: Buffer, at: number, start: number, end: number): void {

@@ -53,13 +53,20 @@ export function resolveTime(
   return { timeMicros, quality };
 }
 
+/** A wall clock that is set back by less than this is waited for; microseconds. */
+const SET_BACK_MICROS_MAX = 10_000_000;
+/** What is added after each set-back beyond it, within a millisecond: no two of hundreds are near. */
+const RESIDUE_STEP_MICROS = 389;
+
 /**
  * Gives each message its time of receipt so that no two samples without a time of their own share one,
- * in whatever message they came. Follows the wall clock; when that is set back by more than a second, it
- * starts anew from there.
+ * in whatever message they came. Follows the wall clock. When that is set back by up to ten seconds, it
+ * stands nearly still until it is caught up with. When it is set back further, it starts anew from there,
+ * between the milliseconds that were given out before.
  */
 export class ReceiptClock {
   #lastMicros = 0;
+  #residueMicros = 0;
 
   /**
    * @param nowMicros the wall clock, in integer microseconds since 1970.
@@ -68,8 +75,10 @@ export class ReceiptClock {
    */
   next(nowMicros: number, samples: number): number {
     const free = this.#lastMicros + (samples > 1 ? samples : 1);
-    const isSetBack = this.#lastMicros - nowMicros > 1_000_000;
-    this.#lastMicros = free > nowMicros && !isSetBack ? free : nowMicros;
+    const isSetBack = this.#lastMicros - nowMicros > SET_BACK_MICROS_MAX;
+    if (isSetBack) this.#residueMicros = (this.#residueMicros + RESIDUE_STEP_MICROS) % 1000;
+    const micros = nowMicros + this.#residueMicros;
+    this.#lastMicros = free > micros && !isSetBack ? free : micros;
     return this.#lastMicros;
   }
 }

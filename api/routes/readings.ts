@@ -37,8 +37,12 @@ const latestAnswer = readingAnswer.extend({
 });
 const metricAnswer = z.object({ name: z.string(), kind: kindAnswer, unit: z.string().nullable() });
 
-const metricName = z.string().min(1).max(64);
-const readingPlace = z.tuple([z.number().int(), z.number().int()]);
+const metricName = z
+  .string()
+  .min(1)
+  .max(64)
+  .refine((name) => !name.includes('\0'), 'has a character that no metric has');
+const readingPlace = z.tuple([z.number().int(), z.int32()]);
 const metricPlace = z.tuple([z.string()]);
 
 /** The routes of what devices sent. */

@@ -104,6 +104,11 @@ describe('GET readings', () => {
     expect(await readings('limit=8')).toHaveLength(8);
   });
 
+  it('refuses a metric name that none can have (I-12)', async () => {
+    const odd = await t.send('GET', '/api/v1/devices/boiler/readings?metric=%00');
+    expect(odd).toMatchObject({ status: 400, body: { code: 'REQUEST_INVALID' } });
+  });
+
   it('refuses a cursor of another question', async () => {
     const { body } = await t.send('GET', '/api/v1/devices/boiler/readings?limit=1');
     for (const query of ['order=asc', 'metric=temp', 'from=0', 'to=1']) {

@@ -22,6 +22,8 @@ describe('cursors', () => {
     expect(() => readCursor(['readings', 2, null], place, cursor)).toThrow(CursorInvalidError);
     const strange = writeCursor(['readings', 1, null], ['1', {}]);
     expect(() => readCursor(['readings', 1, null], place, strange)).toThrow(CursorInvalidError);
+    const nul = writeCursor([], ['a\u0000']);
+    expect(() => readCursor([], z.tuple([z.string()]), nul)).toThrow(CursorInvalidError);
     fc.assert(
       fc.property(fc.string(), (text) => {
         expect(() => readCursor([], place, text)).toThrow(CursorInvalidError);

@@ -77,10 +77,25 @@ describe('receipt clock', () => {
     expect(Math.max(...times)).toBeLessThan(now + 600);
   });
 
-  it('starts anew when the wall clock is set back by more than a second', () => {
+  it('waits for a wall clock that is set back by a few seconds', () => {
     const clock = new ReceiptClock();
     clock.next(now, 1);
-    expect(clock.next(now - 900_000, 1)).toBe(now + 1);
-    expect(clock.next(now - 3600 * second, 1)).toBe(now - 3600 * second);
+    expect(clock.next(now - 9 * second, 1)).toBe(now + 1);
+    expect(clock.next(now - 8 * second, 3)).toBe(now + 4);
+    expect(clock.next(now + second, 1)).toBe(now + second);
+  });
+
+  it('starts anew when the wall clock is set back further, and meets no time that it gave before', () => {
+    const clock = new ReceiptClock();
+    const times = new Set<number>();
+    let given = 0;
+    for (let setBack = 0; setBack < 5; setBack += 1) {
+      for (let at = 0; at < 3600; at += 1) {
+        times.add(clock.next(now + at * 10_000, 1));
+        given += 1;
+      }
+    }
+    expect(times.size).toBe(given);
+    expect(Math.max(...times)).toBeLessThan(now + 3600 * 10_000 + 1000);
   });
 });
