@@ -54,7 +54,7 @@ export function createGate(parts: GateParts): Gate {
   const connectionsMax = connectionsWithin(parts.door.connectionsMax, parts.openFilesMax ?? null);
   if (connectionsMax < parts.door.connectionsMax) {
     const { openFilesMax } = parts;
-    log.warn({ connectionsMax, openFilesMax }, 'connections bounded by the limit of open files');
+    log.info({ connectionsMax, openFilesMax }, 'connections bounded by the limit of open files');
   }
   const door = new Door({
     limits: { ...parts.door, connectionsMax },

@@ -6,7 +6,7 @@ import { listenTcp } from '../../broker/gate/listeners.ts';
 import { openFilesLimit } from '../../broker/gate/open-files.ts';
 
 /** A listener that echoes, for tests that give its process few file descriptors. Prints its port. */
-const log = pino({ level: 'warn' }, pino.destination(2));
+const log = pino({ level: 'info' }, pino.destination(2));
 const metrics = createGateMetrics(new Registry());
 const gate = createGate({
   door: {
