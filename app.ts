@@ -286,8 +286,7 @@ async function openApi(
   { database, registry, ingest, gate }: Parts,
   listening: ListenerParts,
 ): Promise<{ port: number }> {
-  const { pool } = database;
-  const quarantine = createQuarantine({ pool });
+  const quarantine = createQuarantine(database);
   const pruning = setInterval(() => pruneQuarantine(config, quarantine, log), PRUNE_MS);
   onStop('quarantine', async () => clearInterval(pruning));
   const api = await createApi({
@@ -295,7 +294,7 @@ async function openApi(
     registry,
     guard: gate.guard,
     addressOf: (request) => gate.proxies.clientOf(request),
-    history: createHistory({ pool }),
+    history: createHistory(database),
     quarantine,
     health: createHealth(database, ingest),
     metricsRegistry,

@@ -9,6 +9,11 @@ export interface Capabilities {
   readonly columnstore: boolean;
   /** Rollups are kept up by the database. False: rollup tables of our own. */
   readonly continuousAggregates: boolean;
+  /**
+   * The database itself keeps the queries of an organization to its rows; see `inOrganization`. False:
+   * only the filters of the program do.
+   */
+  readonly rowSecurity: boolean;
 }
 
 const VERSION_MIN = 150_000;
@@ -24,13 +29,17 @@ export async function prepareExtension(url: string, timeoutMs: number): Promise<
   client.on('error', () => undefined);
   await client.connect();
   try {
+    // An ordinary user may not see the list of libraries, but the settings that they make.
     const { rows } = await client.query<{
       version: number;
       preloaded: boolean;
       available: boolean;
     }>(
       `SELECT current_setting('server_version_num')::int4 AS version,
-              current_setting('shared_preload_libraries') LIKE '%timescaledb%' AS preloaded,
+              CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
+                THEN current_setting('shared_preload_libraries') LIKE '%timescaledb%'
+                ELSE EXISTS (SELECT FROM pg_settings WHERE name = 'timescaledb.max_background_workers')
+              END AS preloaded,
               EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb') AS available`,
     );
     const server = rows[0];
@@ -47,13 +56,11 @@ export async function prepareExtension(url: string, timeoutMs: number): Promise<
   }
 }
 
-/** Looks at what the migrated database really has: the table decides, not the extension alone. */
-export async function findCapabilities(client: pg.Client): Promise<Capabilities> {
-  const none: Capabilities = {
-    hypertables: false,
-    columnstore: false,
-    continuousAggregates: false,
-  };
+/** Looks at what `reading` really is in the migrated database: the table decides, not the extension alone. */
+export async function findCapabilities(
+  client: pg.Client,
+): Promise<Omit<Capabilities, 'rowSecurity'>> {
+  const none = { hypertables: false, columnstore: false, continuousAggregates: false };
   const { rows } = await client.query<{ version: string }>(
     `SELECT extversion AS version FROM pg_extension WHERE extname = 'timescaledb'`,
   );

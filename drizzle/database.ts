@@ -12,6 +12,8 @@ export interface Database {
   readonly pool: pg.Pool;
   readonly orm: NodePgDatabase<typeof schema>;
   readonly capabilities: Capabilities;
+  /** The role under which an organization's queries run; null without row security. */
+  readonly tenantRole: string | null;
   /** As the server writes it, for example `18.4`. */
   readonly serverVersion: string;
   close(): Promise<void>;
@@ -27,7 +29,8 @@ export interface DatabaseOptions {
 }
 
 /**
- * Prepares, migrates and opens the database, in this order: extension, migrations, capabilities, pool.
+ * Prepares, migrates and opens the database, in this order: extension, migrations, role of tenants,
+ * capabilities, pool.
  * @throws {DatabaseUnsupportedError} older than PostgreSQL 15. @throws {DatabaseNewerError} used by a
  * newer Puback. Connection faults are thrown as `pg` made them.
  */
@@ -39,12 +42,17 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   await client.connect();
   let capabilities: Capabilities;
   let serverVersion: string;
+  let tenantRole: string | null;
   try {
-    const applied = await migrateDatabase(client);
-    capabilities = await findCapabilities(client);
+    const migrated = await migrateDatabase(client);
+    const { applied } = migrated;
+    tenantRole = migrated.tenantRole.name;
+    capabilities = { ...(await findCapabilities(client)), rowSecurity: tenantRole !== null };
     const version = await client.query<{ server_version: string }>('SHOW server_version');
     serverVersion = version.rows[0]?.server_version.split(' ')[0] ?? 'unknown';
     log.info({ serverVersion, applied, ...capabilities }, 'database ready');
+    const { reason } = migrated.tenantRole;
+    if (reason !== null) log.warn({ reason }, 'row security not in use, see docs/operations.md');
   } finally {
     await client.end();
   }
@@ -66,6 +74,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     pool,
     orm: drizzle(pool, { schema }),
     capabilities,
+    tenantRole,
     serverVersion,
     close() {
       isClosing = true;

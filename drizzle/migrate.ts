@@ -5,18 +5,25 @@ import { migrate } from 'drizzle-orm/node-postgres/migrator';
 import type pg from 'pg';
 import { DatabaseNewerError } from '../errors.ts';
 import { findPackageRoot } from './package-root.ts';
+import { prepareTenantRole, type TenantRole } from './tenant-role.ts';
 
 /** Any constant does; it names this lock among those of other programs on the same database. */
 const MIGRATION_LOCK = 7_082_263;
 
+/** What {@link migrateDatabase} leaves behind. */
+export interface Migrated {
+  readonly applied: number;
+  readonly tenantRole: TenantRole;
+}
+
 /**
  * Brings the schema up to this program's version. Runs under an advisory lock on `client`, so that of
  * two programs that start at once one migrates and the other waits and finds nothing to do. All pending
- * migrations commit together or not at all.
- * @returns how many migrations were applied now.
+ * migrations commit together or not at all. Under the same lock the role of tenants is made.
+ * @returns how many migrations were applied now, and the role.
  * @throws {DatabaseNewerError} when a newer Puback has used the database; nothing is changed then.
  */
-export async function migrateDatabase(client: pg.Client): Promise<number> {
+export async function migrateDatabase(client: pg.Client): Promise<Migrated> {
   const known = readJournal();
   await client.query('SELECT pg_advisory_lock($1)', [MIGRATION_LOCK]);
   try {
@@ -27,7 +34,7 @@ export async function migrateDatabase(client: pg.Client): Promise<number> {
     if (after !== known.length) {
       throw new Error(`migrations applied: ${after}, in the journal: ${known.length}`);
     }
-    return after - before;
+    return { applied: after - before, tenantRole: await prepareTenantRole(client) };
   } finally {
     await client.query('SELECT pg_advisory_unlock($1)', [MIGRATION_LOCK]);
   }

@@ -1,5 +1,6 @@
 import { drizzle, type NodePgDatabase } from 'drizzle-orm/node-postgres';
-import type pg from 'pg';
+import pg from 'pg';
+import type { Database } from './database.ts';
 import { guardStore, toStoreError } from './sqlstate.ts';
 
 /** A transaction under way: the query builder and, for plain SQL, the connection beneath it. */
@@ -18,8 +19,35 @@ const TIMER_MS_MAX = 2_147_483_647;
  * @throws {StoreUnavailableError} when the database is away. After COMMIT was sent it is not known
  * then whether the work is stored.
  */
-export async function inTransaction<T>(
+export function inTransaction<T>(
   pool: pg.Pool,
+  work: (transaction: Transaction) => Promise<T>,
+): Promise<T> {
+  return runTransaction(pool, 'BEGIN', work);
+}
+
+/**
+ * Runs an organization's work in one transaction, as {@link inTransaction}, under a role that sees and
+ * writes rows of this organization only. It is the second line: the filters of the statements stay.
+ * Where the database has no such role, the filters are all there is.
+ * @throws {StoreUnavailableError} as {@link inTransaction}.
+ */
+export function inOrganization<T>(
+  { pool, tenantRole }: TenantDatabase,
+  organizationId: number,
+  work: (transaction: Transaction) => Promise<T>,
+): Promise<T> {
+  const begin = ['BEGIN', `SET LOCAL puback.organization_id = ${Math.trunc(organizationId)}`];
+  if (tenantRole !== null) begin.push(`SET LOCAL ROLE ${pg.escapeIdentifier(tenantRole)}`);
+  return runTransaction(pool, begin.join('; '), work);
+}
+
+/** What {@link inOrganization} needs of the database. */
+export type TenantDatabase = Pick<Database, 'pool' | 'tenantRole'>;
+
+async function runTransaction<T>(
+  pool: pg.Pool,
+  begin: string,
   work: (transaction: Transaction) => Promise<T>,
 ): Promise<T> {
   const client = await guardStore(pool.connect());
@@ -28,7 +56,7 @@ export async function inTransaction<T>(
   client.on('error', ignoreLoss);
   let isUsable = true;
   try {
-    await client.query('BEGIN');
+    await client.query(begin);
     const result = await work({ orm: drizzle(client), client });
     await client.query('COMMIT');
     return result;

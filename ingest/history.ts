@@ -1,6 +1,5 @@
-import type pg from 'pg';
 import { cutPage, type Page } from '../drizzle/page.ts';
-import { guardStore } from '../drizzle/sqlstate.ts';
+import { inOrganization, type TenantDatabase } from '../drizzle/transaction.ts';
 import type { MetricKind } from './metric-catalog.ts';
 
 /** One stored value of a device. */
@@ -51,17 +50,19 @@ export interface History {
 }
 
 /** Makes the reading side of ingest. */
-export function createHistory({ pool }: { readonly pool: pg.Pool }): History {
+export function createHistory(database: TenantDatabase): History {
   return {
     async readings(query) {
       const { text, values } = readingsStatement(query);
-      const { rows } = await guardStore(pool.query<ReadingRow>(text, values));
+      const { rows } = await inOrganization(database, query.organizationId, ({ client }) =>
+        client.query<ReadingRow>(text, values),
+      );
       return cutPage(rows.map(readingOf), query.limit);
     },
 
     async latest(organizationId, deviceId) {
-      const { rows } = await guardStore(
-        pool.query<LatestRow>(
+      const { rows } = await inOrganization(database, organizationId, ({ client }) =>
+        client.query<LatestRow>(
           `SELECT metric.metric_id, metric.name, metric.kind, metric.unit,
                   device_latest.value, device_latest.text_value, device_latest.quality,
                   ${micros('device_latest.time')} AS time_micros,

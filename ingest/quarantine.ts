@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import type { Page } from '../drizzle/page.ts';
 import { guardStore } from '../drizzle/sqlstate.ts';
+import { inOrganization, type TenantDatabase } from '../drizzle/transaction.ts';
 
 /** A message that was acknowledged and could not be stored as readings. */
 export interface QuarantinedMessage {
@@ -54,9 +55,10 @@ const DELETE_ROWS_MAX = 5000;
 const DELETES_MAX = 100;
 
 /** Makes the reading side of quarantine; the writer puts the messages in. */
-export function createQuarantine({ pool }: { readonly pool: pg.Pool }): Quarantine {
+export function createQuarantine(database: TenantDatabase): Quarantine {
+  const { pool } = database;
   return {
-    list: (query) => listPage(pool, query),
+    list: (query) => listPage(database, query),
     async prune({ ageMaxMs, rowsPerDeviceMax }) {
       const tooOld = await deleteInSteps(
         pool,
@@ -94,7 +96,7 @@ interface QuarantineRow {
 
 /** The lengths of payloads are summed up before any payload is read. */
 async function listPage(
-  pool: pg.Pool,
+  database: TenantDatabase,
   { organizationId, deviceId, code, limit, after }: QuarantineQuery,
 ): Promise<Page<QuarantinedMessage>> {
   const values: unknown[] = [organizationId, limit + 1, PAGE_PAYLOAD_BYTES_MAX];
@@ -103,8 +105,8 @@ async function listPage(
   if (deviceId !== null) filters.push(`AND device_id = ${give(deviceId)}`);
   if (code !== null) filters.push(`AND code = ${give(code)}`);
   if (after !== null) filters.push(`AND quarantine_id < ${give(after)}`);
-  const { rows } = await guardStore(
-    pool.query<QuarantineRow>(
+  const { rows } = await inOrganization(database, organizationId, ({ client }) =>
+    client.query<QuarantineRow>(
       `SELECT page.quarantine_id, page.device_id, device.slug AS device, page.received_at,
               page.topic, page.code, page.detail, page.payload, page.found
        FROM (

@@ -1,10 +1,9 @@
 import { and, asc, count, eq, isNull, sql } from 'drizzle-orm';
 import type { NodePgDatabase } from 'drizzle-orm/node-postgres';
-import type { Database } from '../drizzle/database.ts';
 import { cutPage, type Page } from '../drizzle/page.ts';
 import { apiKey } from '../drizzle/schema.ts';
 import { guardStore } from '../drizzle/sqlstate.ts';
-import { inTransaction, type Transaction } from '../drizzle/transaction.ts';
+import { inOrganization, type TenantDatabase, type Transaction } from '../drizzle/transaction.ts';
 import { KeyLimitError, KeyNotFoundError } from '../errors.ts';
 import type { Scope } from '../firmware-protocol/contract.ts';
 import { makeKey, secretHash } from '../firmware-protocol/keys.ts';
@@ -58,46 +57,46 @@ export interface ApiKeys {
 
 /** What {@link createApiKeys} needs. */
 export interface ApiKeysDeps {
-  readonly database: Pick<Database, 'pool' | 'orm'>;
+  readonly database: TenantDatabase;
   readonly revocations: Revocations;
 }
 
 /** Every function throws {@link StoreUnavailableError} when the database is away. */
 export function createApiKeys({ database, revocations }: ApiKeysDeps): ApiKeys {
-  const { pool, orm } = database;
   return {
     createForDevice: (author, device, name) =>
-      inTransaction(pool, async (transaction) => {
+      inOrganization(database, author.organizationId, async (transaction) => {
         const { orm } = transaction;
         const { deviceId } = await getDeviceRow(orm, author.organizationId, device, true);
         await assertBelowLimit(orm, deviceId);
         return insertKey(transaction, author, { deviceId, device, name });
       }),
 
-    async list({ organizationId, device, limit, after }) {
-      const { deviceId } = await getDeviceRow(orm, organizationId, device);
-      const isNext =
-        after === null
-          ? undefined
-          : sql`(created_at, key_id) >
-                (SELECT created_at, key_id FROM api_key WHERE key_id = ${after})`;
-      const query = orm.select().from(apiKey);
-      const rows = await guardStore(
-        query
+    list: ({ organizationId, device, limit, after }) =>
+      inOrganization(database, organizationId, async ({ orm }) => {
+        const { deviceId } = await getDeviceRow(orm, organizationId, device);
+        const isNext =
+          after === null
+            ? undefined
+            : sql`(created_at, key_id) >
+                  (SELECT created_at, key_id FROM api_key WHERE key_id = ${after})`;
+        const rows = await orm
+          .select()
+          .from(apiKey)
           .where(and(eq(apiKey.deviceId, deviceId), isNext))
           .orderBy(asc(apiKey.createdAt), asc(apiKey.keyId))
-          .limit(limit + 1),
-      );
-      return cutPage(rows.map(keyOf), limit);
-    },
+          .limit(limit + 1);
+        return cutPage(rows.map(keyOf), limit);
+      }),
 
-    async get({ organizationId, device }, keyId) {
-      const { deviceId } = await getDeviceRow(orm, organizationId, device);
-      return keyOf(await getKeyRow(orm, deviceId, keyId));
-    },
+    get: ({ organizationId, device }, keyId) =>
+      inOrganization(database, organizationId, async ({ orm }) => {
+        const { deviceId } = await getDeviceRow(orm, organizationId, device);
+        return keyOf(await getKeyRow(orm, deviceId, keyId));
+      }),
 
     async revoke(author, device, keyId) {
-      await inTransaction(pool, (transaction) =>
+      await inOrganization(database, author.organizationId, (transaction) =>
         revokeKey(transaction, author, { device, keyId }, revocations),
       );
       revocations.tell({ keyId });
@@ -105,7 +104,7 @@ export function createApiKeys({ database, revocations }: ApiKeysDeps): ApiKeys {
 
     async activeKeyIds(keyIds) {
       const { rows } = await guardStore(
-        pool.query<{ key_id: string }>(
+        database.pool.query<{ key_id: string }>(
           `SELECT key_id FROM api_key
            JOIN organization USING (organization_id)
            LEFT JOIN device ON device.device_id = api_key.device_id

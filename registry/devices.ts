@@ -1,9 +1,12 @@
 import { and, asc, count, eq, gt, sql } from 'drizzle-orm';
-import type { Database } from '../drizzle/database.ts';
 import { cutPage, type Page } from '../drizzle/page.ts';
 import { apiKey, device, organization } from '../drizzle/schema.ts';
-import { guardStore } from '../drizzle/sqlstate.ts';
-import { inTransaction, runUnbounded, type Transaction } from '../drizzle/transaction.ts';
+import {
+  inOrganization,
+  runUnbounded,
+  type TenantDatabase,
+  type Transaction,
+} from '../drizzle/transaction.ts';
 import { DeviceExistsError, DeviceLimitError } from '../errors.ts';
 import { writeAudit } from './audit.ts';
 import { getDeviceRow, type DeviceRow } from './device-row.ts';
@@ -68,7 +71,7 @@ export interface Devices {
 
 /** What {@link createDevices} needs. */
 export interface DevicesDeps {
-  readonly database: Pick<Database, 'pool' | 'orm'>;
+  readonly database: TenantDatabase;
   readonly revocations: Revocations;
   /** Most devices of one organization. */
   readonly devicesMax: number;
@@ -76,29 +79,31 @@ export interface DevicesDeps {
 
 /** Every function throws {@link StoreUnavailableError} when the database is away. */
 export function createDevices({ database, revocations, devicesMax }: DevicesDeps): Devices {
-  const { pool, orm } = database;
   return {
-    async list({ organizationId, limit, after }) {
-      const isNext = after === null ? undefined : gt(device.slug, after);
-      const query = orm.select().from(device);
-      const rows = await guardStore(
-        query
+    list: ({ organizationId, limit, after }) =>
+      inOrganization(database, organizationId, async ({ orm }) => {
+        const isNext = after === null ? undefined : gt(device.slug, after);
+        const rows = await orm
+          .select()
+          .from(device)
           .where(and(eq(device.organizationId, organizationId), isNext))
           .orderBy(asc(device.slug))
-          .limit(limit + 1),
-      );
-      return cutPage(rows.map(deviceOf), limit);
-    },
+          .limit(limit + 1);
+        return cutPage(rows.map(deviceOf), limit);
+      }),
 
-    async get(organizationId, slug) {
-      return deviceOf(await getDeviceRow(orm, organizationId, slug));
-    },
+    get: (organizationId, slug) =>
+      inOrganization(database, organizationId, async ({ orm }) =>
+        deviceOf(await getDeviceRow(orm, organizationId, slug)),
+      ),
 
     create: (author, wanted) =>
-      inTransaction(pool, (transaction) => insertDevice(transaction, author, wanted, devicesMax)),
+      inOrganization(database, author.organizationId, (transaction) =>
+        insertDevice(transaction, author, wanted, devicesMax),
+      ),
 
     async update(author, slug, change) {
-      const updated = await inTransaction(pool, (transaction) =>
+      const updated = await inOrganization(database, author.organizationId, (transaction) =>
         updateDevice(transaction, author, slug, change, revocations),
       );
       const { deviceId } = updated;
@@ -109,7 +114,7 @@ export function createDevices({ database, revocations, devicesMax }: DevicesDeps
     },
 
     async remove(author, slug) {
-      const revocation = await inTransaction(pool, (transaction) =>
+      const revocation = await inOrganization(database, author.organizationId, (transaction) =>
         deleteDevice(transaction, author, slug, revocations),
       );
       revocations.tell(revocation);
@@ -193,11 +198,9 @@ async function deleteDevice(
 ): Promise<Revocation> {
   const { orm } = transaction;
   const { deviceId } = await getDeviceRow(orm, organizationId, slug, true);
-  await runUnbounded(transaction, 'DELETE FROM reading WHERE device_id = $1', [deviceId]);
-  await runUnbounded(transaction, 'DELETE FROM device_latest WHERE device_id = $1', [deviceId]);
+  await runUnbounded(transaction, 'SELECT device_readings_delete($1)', [deviceId]);
   await runUnbounded(transaction, 'DELETE FROM quarantine WHERE device_id = $1', [deviceId]);
   await runUnbounded(transaction, 'DELETE FROM device_event WHERE device_id = $1', [deviceId]);
-  await runUnbounded(transaction, 'DELETE FROM device_sequence WHERE device_id = $1', [deviceId]);
   await orm.delete(apiKey).where(eq(apiKey.deviceId, deviceId));
   await orm.delete(device).where(eq(device.deviceId, deviceId));
   const [owner] = await orm

@@ -1,6 +1,5 @@
-import type pg from 'pg';
 import { cutPage, type Page } from '../drizzle/page.ts';
-import { guardStore } from '../drizzle/sqlstate.ts';
+import { inOrganization, type TenantDatabase } from '../drizzle/transaction.ts';
 import { plainAddress, type DeviceEventKind } from './device-event-row.ts';
 
 /** An event of a connection as it is stored. */
@@ -39,14 +38,20 @@ export interface StoredPresence {
   readonly helloAt: Date | null;
 }
 
+/** A device by its id, and whose it is. */
+export interface DeviceOfOrganization {
+  readonly organizationId: number;
+  readonly deviceId: number;
+}
+
 /** Why a device, or an address, does not do what it should. */
 export interface Diagnostics {
   /** Null: the device has never connected. */
-  findPresence(deviceId: number): Promise<StoredPresence | null>;
+  findPresence(device: DeviceOfOrganization): Promise<StoredPresence | null>;
   /** Messages of a device in quarantine. */
-  countQuarantined(deviceId: number): Promise<number>;
+  countQuarantined(device: DeviceOfOrganization): Promise<number>;
   /** The last 24 hours of a device, the latest first; among its newest 10 000 rows. */
-  countForDevice(deviceId: number): Promise<RefusalCount[]>;
+  countForDevice(device: DeviceOfOrganization): Promise<RefusalCount[]>;
   /** One page of a device, newest first. */
   listForDevice(query: {
     organizationId: number;
@@ -74,50 +79,69 @@ export interface Diagnostics {
 }
 
 /** Every function throws {@link StoreUnavailableError} when the database is away. */
-export function createDiagnostics({ pool }: { readonly pool: pg.Pool }): Diagnostics {
-  const events = async (where: string, values: readonly unknown[], limit: number) => {
-    const { rows } = await guardStore(
-      pool.query<EventRow>(`${SELECT_EVENTS} ${where}`, [...values, limit + 1]),
+export function createDiagnostics(database: TenantDatabase): Diagnostics {
+  const select = <Row extends object>(
+    organizationId: number,
+    text: string,
+    values: readonly unknown[],
+  ): Promise<Row[]> =>
+    inOrganization(
+      database,
+      organizationId,
+      async ({ client }) => (await client.query<Row>(text, [...values])).rows,
+    );
+  const events = async (
+    {
+      organizationId,
+      limit,
+      after,
+    }: { organizationId: number; limit: number; after: string | null },
+    where: string,
+    of: number | string,
+  ) => {
+    const rows = await select<EventRow>(
+      organizationId,
+      `${SELECT_EVENTS} WHERE ${where} AND ($3::uuid IS NULL OR device_event_id < $3)
+       ORDER BY device_event_id DESC LIMIT $4`,
+      [of, organizationId, after, limit + 1],
     );
     return cutPage(rows.map(eventOf), limit);
   };
-  const counts = async (where: string, values: readonly unknown[]) => {
-    const text = SELECT_COUNTS.replace('-- where', where);
-    const { rows } = await guardStore(pool.query<RefusalCount>(text, [...values]));
-    return rows;
-  };
+  const counts = (organizationId: number, where: string, of: number | string) =>
+    select<RefusalCount>(organizationId, SELECT_COUNTS.replace('-- where', where), [
+      of,
+      organizationId,
+    ]);
   return {
-    findPresence: (deviceId) => findPresence(pool, deviceId),
-    async countQuarantined(deviceId) {
-      const text = 'SELECT count(*)::int4 AS count FROM quarantine WHERE device_id = $1';
-      const { rows } = await guardStore(pool.query<{ count: number }>(text, [deviceId]));
-      return rows[0]?.count ?? 0;
+    async findPresence({ organizationId, deviceId }) {
+      const values = [deviceId, organizationId];
+      const [row] = await select<StoredPresence>(organizationId, SELECT_PRESENCE, values);
+      return row ?? null;
     },
-    countForDevice: (deviceId) => counts('device_id = $1', [deviceId]),
-    listForDevice: ({ organizationId, deviceId, limit, after }) =>
-      events(
-        `WHERE device_event.device_id = $1 AND device_event.organization_id = $2
-           AND ($3::uuid IS NULL OR device_event_id < $3)
-         ORDER BY device_event_id DESC LIMIT $4`,
-        [deviceId, organizationId, after],
-        limit,
-      ),
+    async countQuarantined({ organizationId, deviceId }) {
+      const values = [deviceId, organizationId];
+      const [row] = await select<{ count: number }>(organizationId, COUNT_QUARANTINED, values);
+      return row?.count ?? 0;
+    },
+    countForDevice: ({ organizationId, deviceId }) => counts(organizationId, OF_DEVICE, deviceId),
+    listForDevice: ({ deviceId, ...page }) => events(page, OF_DEVICE, deviceId),
     countForAddress: ({ organizationId, address }) =>
-      counts('address = $1 AND (organization_id = $2 OR organization_id IS NULL)', [
-        plainAddress(address),
-        organizationId,
-      ]),
-    listForAddress: ({ organizationId, address, limit, after }) =>
-      events(
-        `WHERE address = $1
-           AND (device_event.organization_id = $2 OR device_event.organization_id IS NULL)
-           AND ($3::uuid IS NULL OR device_event_id < $3)
-         ORDER BY device_event_id DESC LIMIT $4`,
-        [plainAddress(address), organizationId, after],
-        limit,
-      ),
+      counts(organizationId, OF_ADDRESS, plainAddress(address)),
+    listForAddress: ({ address, ...page }) => events(page, OF_ADDRESS, plainAddress(address)),
   };
 }
+
+const OF_DEVICE = 'device_event.device_id = $1 AND device_event.organization_id = $2';
+const OF_ADDRESS = `device_event.address = $1
+  AND (device_event.organization_id = $2 OR device_event.organization_id IS NULL)`;
+
+const COUNT_QUARANTINED = `SELECT count(*)::int4 AS count FROM quarantine
+  WHERE device_id = $1 AND organization_id = $2`;
+
+const SELECT_PRESENCE = `
+  SELECT state, since, last_contact_at AS "lastContactAt", address, hello,
+         connection_number::float8 AS "connectionNumber", hello_at AS "helloAt"
+  FROM device_presence WHERE device_id = $1 AND organization_id = $2`;
 
 const SELECT_EVENTS = `
   SELECT device_event_id, device.slug AS device, kind, code, count, occurred_at, last_occurred_at,
@@ -164,16 +188,4 @@ function eventOf(row: EventRow): StoredDeviceEvent {
     keyId: row.key_id,
     connectionNumber: row.connection_number === null ? null : Number(row.connection_number),
   };
-}
-
-async function findPresence(pool: pg.Pool, deviceId: number): Promise<StoredPresence | null> {
-  const { rows } = await guardStore(
-    pool.query<StoredPresence>(
-      `SELECT state, since, last_contact_at AS "lastContactAt", address, hello,
-              connection_number::float8 AS "connectionNumber", hello_at AS "helloAt"
-       FROM device_presence WHERE device_id = $1`,
-      [deviceId],
-    ),
-  );
-  return rows[0] ?? null;
 }

@@ -1,10 +1,9 @@
 import { and, asc, count, eq, gt, inArray, isNull, or, sql, type SQL } from 'drizzle-orm';
 import type { NodePgDatabase } from 'drizzle-orm/node-postgres';
-import type { Database } from '../drizzle/database.ts';
 import { cutPage, type Page } from '../drizzle/page.ts';
 import { apiKey, device, organization } from '../drizzle/schema.ts';
 import { guardStore } from '../drizzle/sqlstate.ts';
-import { inTransaction, type Transaction } from '../drizzle/transaction.ts';
+import { inOrganization, type TenantDatabase, type Transaction } from '../drizzle/transaction.ts';
 import { DeviceNotFoundError, KeyLimitError, KeyNotFoundError } from '../errors.ts';
 import {
   endKey,
@@ -61,7 +60,7 @@ export interface IntegratorKeys {
 
 /** What {@link createIntegratorKeys} needs. */
 export interface IntegratorKeysDeps {
-  readonly database: Pick<Database, 'pool' | 'orm'>;
+  readonly database: TenantDatabase;
   readonly revocations: Revocations;
   /** Most keys of one organization that are neither revoked nor expired. */
   readonly keysMax: number;
@@ -70,33 +69,35 @@ export interface IntegratorKeysDeps {
 /** Every function throws {@link StoreUnavailableError} when the database is away. */
 export function createIntegratorKeys(deps: IntegratorKeysDeps): IntegratorKeys {
   const { database, revocations, keysMax } = deps;
-  const { pool, orm } = database;
   return {
     create: (author, wanted) =>
-      inTransaction(pool, (transaction) => createKey(transaction, author, wanted, keysMax)),
+      inOrganization(database, author.organizationId, (transaction) =>
+        createKey(transaction, author, wanted, keysMax),
+      ),
 
-    async list({ organizationId, limit, after }) {
-      const isNext =
-        after === null
-          ? undefined
-          : sql`(created_at, key_id) >
-                (SELECT created_at, key_id FROM api_key WHERE key_id = ${after})`;
-      const query = orm.select().from(apiKey);
-      const rows = await guardStore(
-        query
+    list: ({ organizationId, limit, after }) =>
+      inOrganization(database, organizationId, async ({ orm }) => {
+        const isNext =
+          after === null
+            ? undefined
+            : sql`(created_at, key_id) >
+                  (SELECT created_at, key_id FROM api_key WHERE key_id = ${after})`;
+        const rows = await orm
+          .select()
+          .from(apiKey)
           .where(and(isIntegratorKeyOf(organizationId), isNext))
           .orderBy(asc(apiKey.createdAt), asc(apiKey.keyId))
-          .limit(limit + 1),
-      );
-      return cutPage(rows.map(integratorKeyOf), limit);
-    },
+          .limit(limit + 1);
+        return cutPage(rows.map(integratorKeyOf), limit);
+      }),
 
-    async get(organizationId, keyId) {
-      return integratorKeyOf(await getRow(orm, organizationId, keyId));
-    },
+    get: (organizationId, keyId) =>
+      inOrganization(database, organizationId, async ({ orm }) =>
+        integratorKeyOf(await getRow(orm, organizationId, keyId)),
+      ),
 
     async revoke(author, keyId) {
-      await inTransaction(pool, async (transaction) => {
+      await inOrganization(database, author.organizationId, async (transaction) => {
         const row = await getRow(transaction.orm, author.organizationId, keyId, true);
         if (row.revokedAt !== null) return;
         await endKey(transaction, author, { keyId, subject: `key/${keyId}` });

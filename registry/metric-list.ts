@@ -1,8 +1,7 @@
 import { and, asc, eq, gt } from 'drizzle-orm';
-import type { Database } from '../drizzle/database.ts';
 import { cutPage, type Page } from '../drizzle/page.ts';
 import { metric } from '../drizzle/schema.ts';
-import { guardStore } from '../drizzle/sqlstate.ts';
+import { inOrganization, type TenantDatabase } from '../drizzle/transaction.ts';
 
 /** A metric of an organization, made by the first reading that carried its name. */
 export interface Metric {
@@ -26,19 +25,19 @@ export interface MetricList {
 }
 
 /** Makes the list of metrics. */
-export function createMetricList({ database }: { database: Pick<Database, 'orm'> }): MetricList {
+export function createMetricList({ database }: { database: TenantDatabase }): MetricList {
   return {
-    async list({ organizationId, limit, after }) {
-      const isNext = after === null ? undefined : gt(metric.name, after);
-      const { name, kind, unit } = metric;
-      const query = database.orm.select({ name, kind, unit }).from(metric);
-      const rows = await guardStore(
-        query
+    list: ({ organizationId, limit, after }) =>
+      inOrganization(database, organizationId, async ({ orm }) => {
+        const isNext = after === null ? undefined : gt(metric.name, after);
+        const { name, kind, unit } = metric;
+        const rows = await orm
+          .select({ name, kind, unit })
+          .from(metric)
           .where(and(eq(metric.organizationId, organizationId), isNext))
           .orderBy(asc(metric.name))
-          .limit(limit + 1),
-      );
-      return cutPage(rows, limit);
-    },
+          .limit(limit + 1);
+        return cutPage(rows, limit);
+      }),
   };
 }

@@ -46,7 +46,7 @@ export interface Registry {
 
 /** What {@link createRegistry} needs. */
 export interface RegistryDeps {
-  readonly database: Pick<Database, 'pool' | 'orm' | 'url'>;
+  readonly database: Pick<Database, 'pool' | 'tenantRole' | 'url'>;
   readonly metricsRegistry: MetricsRegistry;
   readonly log: Logger;
   /** Most devices of one organization. */
@@ -97,7 +97,7 @@ export function createRegistry(deps: RegistryDeps): Registry {
     metricList: createMetricList({ database }),
     revocations,
     deviceEvents,
-    diagnostics: createDiagnostics({ pool: database.pool }),
+    diagnostics: createDiagnostics(database),
     verifyKey: (key) => verifier.verify(key),
     verifyCertificate: (identity, fingerprint) => certificates.verify(identity, fingerprint),
     activeDeviceIds: (deviceIds) => certificates.activeDeviceIds(deviceIds),

@@ -77,12 +77,12 @@ export function diagnosticRoutes(
         const after = cursor === undefined ? null : readCursor(filters, place, cursor)[0];
         const asked = { organizationId, deviceId, limit, after };
         const page = await diagnostics.listForDevice(asked);
-        const presence = await diagnostics.findPresence(deviceId);
+        const presence = await diagnostics.findPresence(asked);
         const body: z.input<typeof deviceAnswer> = {
           device: slug,
           presence: presence === null ? null : presenceBodyOf(presence),
-          refusals: (await diagnostics.countForDevice(deviceId)).map(refusalBodyOf),
-          quarantined: await diagnostics.countQuarantined(deviceId),
+          refusals: (await diagnostics.countForDevice(asked)).map(refusalBodyOf),
+          quarantined: await diagnostics.countQuarantined(asked),
           events: { data: page.rows.map(eventBodyOf), next: nextOf(page, filters) },
         };
         return { status: 200, body };

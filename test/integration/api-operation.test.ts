@@ -38,8 +38,8 @@ async function createApiWithoutDatabase(replaced: Partial<ApiDeps> = {}): Promis
   return createApi({
     log,
     registry: { ...registry, verifyKey: (key) => t.registry.verifyKey(key) },
-    history: createHistory({ pool }),
-    quarantine: createQuarantine({ pool }),
+    history: createHistory(database),
+    quarantine: createQuarantine(database),
     health: { isStarted: () => true, check: () => Promise.resolve([check]) },
     ...NO_GUARD,
     metricsRegistry,

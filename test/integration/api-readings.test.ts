@@ -219,8 +219,8 @@ describe('GET quarantine', () => {
       `UPDATE quarantine SET received_at = now() - interval '8 days' WHERE code = 'too_big'`,
     );
     const bounds = { ageMaxMs: 7 * 86_400_000, rowsPerDeviceMax: 3 };
-    expect(await createQuarantine({ pool }).prune(bounds)).toBe(7);
-    expect(await createQuarantine({ pool }).prune(bounds)).toBe(0);
+    expect(await createQuarantine(t.test.database).prune(bounds)).toBe(7);
+    expect(await createQuarantine(t.test.database).prune(bounds)).toBe(0);
     const { body } = await t.send('GET', '/api/v1/quarantine?device=noisy');
     expect(body.data.map((row: { payload: string }) => row.payload)).toEqual(['4', '3', '2']);
   });

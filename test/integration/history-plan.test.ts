@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { inOrganization } from '../../drizzle/transaction.ts';
 import { readingsStatement, type ReadingsQuery } from '../../ingest/history.ts';
 import type { Author } from '../../registry/devices.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
@@ -59,9 +60,11 @@ async function explain(query: Partial<ReadingsQuery>): Promise<{ rows: number; t
     after: null,
     ...query,
   });
-  const result = await test.database.pool.query<{ 'QUERY PLAN': [{ Plan: Plan }] }>(
-    `EXPLAIN (ANALYZE, FORMAT JSON) ${text}`,
-    values,
+  const result = await inOrganization(test.database, author.organizationId, ({ client }) =>
+    client.query<{ 'QUERY PLAN': [{ Plan: Plan }] }>(
+      `EXPLAIN (ANALYZE, FORMAT JSON) ${text}`,
+      values,
+    ),
   );
   const plan = result.rows[0]?.['QUERY PLAN'][0].Plan;
   if (plan === undefined) throw new Error('no plan');

@@ -12,6 +12,15 @@ export interface TestDatabase {
   readonly drop: () => Promise<void>;
 }
 
+/** A role that may log in, for one test. */
+export interface TestLogin {
+  readonly name: string;
+  /** The connection string of a database, for this role. */
+  readonly urlOf: (url: string) => string;
+  /** Drops it, with the role of tenants made for it. Its databases must be gone by then. */
+  readonly drop: () => Promise<void>;
+}
+
 /** A database that nothing has been done with yet. */
 export interface EmptyDatabase {
   readonly url: string;
@@ -47,6 +56,24 @@ export async function createTestDatabase(): Promise<TestDatabase> {
       await drop();
     },
   };
+}
+
+/** Makes a role on the server of this run. @param attributes as `CREATE ROLE` takes them. */
+export async function createLogin(attributes = ''): Promise<TestLogin> {
+  const serverUrl = inject('serverUrl');
+  const name = `puback_test_${randomBytes(6).toString('hex')}`;
+  const password = randomBytes(12).toString('hex');
+  await onServer(serverUrl, `CREATE ROLE ${name} LOGIN PASSWORD '${password}' ${attributes}`);
+  return {
+    name,
+    urlOf: (url) => url.replace(/^(postgres(?:ql)?:\/\/)(?:[^/@]*@)?/, `$1${name}:${password}@`),
+    drop: () => onServer(serverUrl, `DROP ROLE IF EXISTS puback_tenant_${name}, ${name}`),
+  };
+}
+
+/** Runs a statement on the server of this run, as who owns it. */
+export function onTestServer(statement: string): Promise<void> {
+  return onServer(inject('serverUrl'), statement);
 }
 
 function withDatabase(serverUrl: string, name: string): string {

@@ -1,0 +1,126 @@
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createLogin, createTestDatabase } from '../support/database.ts';
+import type { TestDatabase, TestLogin } from '../support/database.ts';
+import { ensureDays, ensureMetric, insertReading } from '../support/readings.ts';
+import { createOrganization, createTestRegistry } from '../support/registry.ts';
+
+const VIEWS = ['v_own_reading', 'v_own_latest', 'v_own_device'];
+
+let test: TestDatabase;
+let grafana: TestLogin;
+let stranger: TestLogin;
+let client: pg.Client;
+beforeAll(async () => {
+  test = await createTestDatabase();
+  grafana = await createLogin();
+  stranger = await createLogin();
+  const { database } = test;
+  await ensureDays(database, '2026-11-21', '2026-11-21');
+  for (const slug of ['other', 'acme']) {
+    const { author } = await createOrganization(database, slug);
+    const { deviceId } = await createTestRegistry(database).devices.create(author, {
+      slug: `device-of-${slug}`,
+    });
+    const metricId = await ensureMetric(database, author.organizationId, 'temp');
+    await insertReading(database, { deviceId, metricId, time: '2026-11-21 08:00Z', value: 1 });
+  }
+  // As docs/integrators.md has it.
+  await database.pool.query(
+    `INSERT INTO organization_reader
+     SELECT $1, organization_id FROM organization WHERE slug = 'acme'`,
+    [grafana.name],
+  );
+  for (const { name } of [grafana, stranger]) {
+    await database.pool.query(`GRANT SELECT ON ${VIEWS.join(', ')} TO ${name}`);
+  }
+  client = await connect(grafana);
+});
+afterAll(async () => {
+  await client.end();
+  await test.drop();
+  await grafana.drop();
+  await stranger.drop();
+});
+
+async function connect(login: TestLogin): Promise<pg.Client> {
+  const opened = new pg.Client({ connectionString: login.urlOf(test.url) });
+  await opened.connect();
+  return opened;
+}
+
+async function organizationsIn(view: string, through = client): Promise<unknown[]> {
+  const { rows } = await through.query<{ organization: string }>(
+    `SELECT organization FROM ${view}`,
+  );
+  return rows.map(({ organization }) => organization);
+}
+
+describe('a role of Grafana (A-03)', () => {
+  it.each(VIEWS)('sees its organization alone in %s', async (view) => {
+    expect(await organizationsIn(view)).toEqual(['acme']);
+  });
+
+  it.each(VIEWS)('sees nothing in %s without a row in organization_reader', async (view) => {
+    const opened = await connect(stranger);
+    expect(await organizationsIn(view, opened)).toEqual([]);
+    await opened.end();
+  });
+
+  it('sees no more for a setting of its own', async () => {
+    await client.query(`SET puback.organization_id = '1'`);
+    await client.query(`SET search_path = pg_temp, public`);
+    await client.query(
+      `CREATE TEMP TABLE organization_reader (role_name name, organization_id int)`,
+    );
+    await client.query(`INSERT INTO organization_reader VALUES (session_user, 1)`);
+    for (const view of VIEWS) expect(await organizationsIn(view)).toEqual(['acme']);
+    await client.query('DROP TABLE pg_temp.organization_reader');
+    await client.query('RESET ALL');
+  });
+
+  it.each([
+    'SELECT FROM v_reading',
+    'SELECT FROM reading',
+    'SELECT FROM device',
+    'SELECT FROM organization_reader',
+    'UPDATE organization_reader SET organization_id = 1',
+    `INSERT INTO organization_reader VALUES (session_user, 1)`,
+    'SELECT device_readings_delete(1)',
+  ])('may not: %s', async (statement) => {
+    await expect(client.query(statement)).rejects.toMatchObject({ code: '42501' });
+  });
+
+  it('becomes nobody else', async () => {
+    for (const name of [test.database.tenantRole, stranger.name]) {
+      for (const statement of [`SET ROLE ${name}`, `SET SESSION AUTHORIZATION ${name}`]) {
+        await expect(client.query(statement)).rejects.toMatchObject({ code: '42501' });
+      }
+    }
+  });
+
+  it('shows no row of another to a function of its own that tells what it is given', async () => {
+    const told: string[] = [];
+    client.on('notice', ({ message }) => told.push(message ?? ''));
+    await client.query(
+      `CREATE FUNCTION pg_temp.tell(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001
+       AS $$ BEGIN RAISE NOTICE 'told %', $1; RETURN true; END $$`,
+    );
+    for (const view of VIEWS) await client.query(`SELECT FROM ${view} WHERE pg_temp.tell(device)`);
+    expect(told).toEqual(VIEWS.map(() => 'told device-of-acme'));
+  });
+});
+
+describe('the views', () => {
+  it.each([
+    ['v_own_reading', 'v_reading'],
+    ['v_own_latest', 'v_latest'],
+    ['v_own_device', 'v_device'],
+  ])('%s has the columns of %s', async (own, all) => {
+    const fields = async (view: string): Promise<string[]> => {
+      const { fields } = await test.database.pool.query(`SELECT * FROM ${view} LIMIT 0`);
+      return fields.map(({ name }) => name);
+    };
+    expect(await fields(own)).toEqual(await fields(all));
+  });
+});

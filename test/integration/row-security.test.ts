@@ -1,0 +1,319 @@
+import type pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { inOrganization, type Transaction } from '../../drizzle/transaction.ts';
+import { createTestApi, type TestApi } from '../support/api.ts';
+import { ensureDays, ensureMetric, insertReading } from '../support/readings.ts';
+import type { TestOrganization } from '../support/registry.ts';
+
+/** Tables with row security, each with a statement that puts a row of organization $1 into it. */
+const TABLES: Readonly<Record<string, string | null>> = {
+  organization: null,
+  device: `INSERT INTO device (organization_id, slug, display_name) VALUES ($1, 'forged', '')`,
+  api_key: `INSERT INTO api_key (key_id, organization_id, kind, name, secret_hash)
+            VALUES ('forged00', $1, 'admin', '', '')`,
+  metric: null,
+  quarantine: null,
+  audit_event: `INSERT INTO audit_event (audit_event_id, organization_id, actor, action, subject)
+                VALUES (gen_random_uuid(), $1, '', '', '')`,
+  device_presence: null,
+  device_event: null,
+};
+const ADDRESS = '192.0.2.7';
+/** Paths that read, of things that both organizations have under one name. */
+const READS = [
+  '/api/v1/devices',
+  '/api/v1/devices/d',
+  '/api/v1/devices/d/keys',
+  '/api/v1/devices/d/latest',
+  '/api/v1/devices/d/readings',
+  '/api/v1/devices/d/diagnostics',
+  '/api/v1/metrics',
+  '/api/v1/keys',
+  '/api/v1/quarantine',
+  '/api/v1/quarantine?device=d',
+  `/api/v1/diagnostics?address=${ADDRESS}`,
+];
+
+let t: TestApi;
+let otherDeviceId: number;
+beforeAll(async () => {
+  t = await createTestApi();
+  await ensureDays(t.test.database, '2026-11-21', '2026-11-21');
+  // The other one first, so that a query without a filter meets its rows first.
+  otherDeviceId = await fill(t.other, 2);
+  await fill(t.acme, 1);
+  await t.test.database.pool.query(
+    `INSERT INTO device_event VALUES (gen_random_uuid(), NULL, NULL, now(), now(), 'refusal',
+       'key_unknown', 'of nobody', 1, $1, NULL, NULL)`,
+    [ADDRESS],
+  );
+});
+afterAll(() => t.stop());
+
+/** Gives an organization a device `d` and something in every table. @returns the device's id. */
+async function fill({ author }: TestOrganization, value: number): Promise<number> {
+  const { database } = t.test;
+  const { organizationId } = author;
+  const { deviceId } = await t.registry.devices.create(author, { slug: 'd' });
+  await t.registry.apiKeys.createForDevice(author, 'd', `device key ${value}`);
+  await t.registry.integratorKeys.create(author, {
+    name: `integrator key ${value}`,
+    scopes: ['data'],
+    devices: null,
+    expiresAt: null,
+  });
+  const metricId = await ensureMetric(database, organizationId, 'temp');
+  await insertReading(database, { deviceId, metricId, time: '2026-11-21 08:00Z', value });
+  await database.pool.query(
+    `INSERT INTO quarantine
+     VALUES (gen_random_uuid(), $1, $2, now(), 't', 'bad_json', $3, 'x')`,
+    [organizationId, deviceId, `detail ${value}`],
+  );
+  await database.pool.query(
+    `INSERT INTO device_presence
+     VALUES ($2, $1, 'online', now(), now(), 1, $3, '{}', NULL)`,
+    [organizationId, deviceId, `198.51.100.${value}`],
+  );
+  await database.pool.query(
+    `INSERT INTO device_event VALUES (gen_random_uuid(), $1, $2, now(), now(), 'refusal',
+       'rate_limited', $3, 1, $4, NULL, NULL)`,
+    [organizationId, deviceId, `detail ${value}`, ADDRESS],
+  );
+  return deviceId;
+}
+
+const asAcme = <T>(work: (transaction: Transaction) => Promise<T>): Promise<T> =>
+  inOrganization(t.test.database, t.acme.author.organizationId, work);
+
+/** Runs a statement under the role, without an organization, on a connection used before. */
+async function withoutOrganization(statement: string): Promise<number | null> {
+  const client = await t.test.database.pool.connect();
+  try {
+    await client.query(`BEGIN; SET LOCAL puback.organization_id = 1; COMMIT`);
+    await client.query(`BEGIN; SET LOCAL ROLE ${t.test.database.tenantRole}`);
+    return (await client.query(statement)).rowCount;
+  } finally {
+    await client.query('ROLLBACK');
+    client.release();
+  }
+}
+
+it('has every table with an organization under row security (A-03)', async () => {
+  const { rows } = await t.test.database.pool.query<{ name: string; secured: boolean }>(
+    `SELECT relname AS name, relrowsecurity AND EXISTS (
+       SELECT FROM pg_policy WHERE polrelid = pg_class.oid) AS secured
+     FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+     WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND attname = 'organization_id'
+       -- Read by the owner of the views alone.
+       AND relname <> 'organization_reader'`,
+  );
+  expect(rows.map(({ name }) => name).toSorted()).toEqual(Object.keys(TABLES).toSorted());
+  expect(rows.filter(({ secured }) => !secured)).toEqual([]);
+});
+
+describe('a statement that forgets the organization (A-03)', () => {
+  it.each(Object.keys(TABLES))('sees only rows of its transaction’s in %s', async (table) => {
+    const { rows } = await asAcme(({ client }) =>
+      client.query<{ organization_id: number | null }>(`SELECT organization_id FROM ${table}`),
+    );
+    const own = t.acme.author.organizationId;
+    const expected = table === 'device_event' ? new Set([own, null]) : new Set([own]);
+    expect(new Set(rows.map((row) => row.organization_id))).toEqual(expected);
+  });
+
+  it.each(Object.keys(TABLES))('sees nothing of %s without one', async (table) => {
+    expect(await withoutOrganization(`SELECT FROM ${table}`)).toBe(0);
+  });
+
+  it.each(Object.keys(TABLES))('changes and deletes no row of another in %s', async (table) => {
+    const { pool } = t.test.database;
+    const count = `SELECT count(*)::int4 AS count FROM ${table} WHERE organization_id = $1`;
+    const other = t.other.author.organizationId;
+    const before = (await pool.query(count, [other])).rows;
+    for (const statement of [
+      `UPDATE ${table} SET organization_id = organization_id WHERE organization_id = ${other}`,
+      `DELETE FROM ${table} WHERE organization_id = ${other}`,
+    ]) {
+      const affected = await asAcme(async ({ client }) => (await client.query(statement)).rowCount)
+        // Where the role has no such right at all.
+        .catch((error: unknown) => {
+          expect(error).toMatchObject({ code: expect.stringMatching(/^(42501|428C9)$/) as string });
+          return 0;
+        });
+      expect(affected, statement).toBe(0);
+    }
+    expect((await pool.query(count, [other])).rows).toEqual(before);
+  });
+
+  it.each(Object.entries(TABLES).filter(([, insert]) => insert !== null))(
+    'puts no row of another into %s',
+    async (_, insert) => {
+      const forged = asAcme(({ client }) =>
+        client.query(insert ?? '', [t.other.author.organizationId]),
+      );
+      await expect(forged).rejects.toMatchObject({ code: '42501' });
+    },
+  );
+
+  it('hands no row of its own to another', async () => {
+    const given = asAcme(({ client }) =>
+      client.query(`UPDATE device SET organization_id = $1`, [t.other.author.organizationId]),
+    );
+    await expect(given).rejects.toMatchObject({ code: '42501' });
+  });
+
+  it('deletes neither readings, nor those of another’s device by the function for it', async () => {
+    const all = asAcme(({ client }) => client.query('DELETE FROM reading'));
+    await expect(all).rejects.toMatchObject({ code: '42501' });
+    const forged = asAcme(({ client }) =>
+      client.query('SELECT device_readings_delete($1)', [otherDeviceId]),
+    );
+    await expect(forged).rejects.toMatchObject({ code: '42501' });
+    const { rows } = await t.test.database.pool.query('SELECT FROM reading');
+    expect(rows).toHaveLength(2);
+  });
+
+  it('can add to the audit trail and not change it', async () => {
+    for (const statement of ['DELETE FROM audit_event', `UPDATE audit_event SET actor = 'x'`]) {
+      await expect(asAcme(({ client }) => client.query(statement))).rejects.toMatchObject({
+        code: '42501',
+      });
+    }
+  });
+});
+
+type Query = (...parameters: unknown[]) => Promise<pg.QueryResult>;
+
+/** Stands between the pool and the program while `work` runs; `seen` gets every statement. */
+async function spyOn(
+  seen: (text: string, query: Query) => Promise<string>,
+  work: () => Promise<void>,
+): Promise<void> {
+  const { pool } = t.test.database;
+  const connect = pool.connect.bind(pool) as (own?: unknown) => Promise<pg.PoolClient>;
+  pool.connect = (async (own?: unknown) => {
+    // That of `pool.query`, which the last test looks at.
+    if (own !== undefined) return connect(own);
+    const client = await connect();
+    const query = client.query.bind(client) as Query;
+    client.query = (async (first: string | { text: string }, ...rest: unknown[]) => {
+      const isText = typeof first === 'string';
+      const text = await seen(isText ? first : first.text, query);
+      return query(isText ? text : { ...first, text }, ...rest);
+    }) as never;
+    const release = client.release.bind(client);
+    client.release = (error) => {
+      client.query = query as never;
+      client.release = release;
+      release(error);
+    };
+    return client;
+  }) as never;
+  try {
+    await work();
+  } finally {
+    pool.connect = connect as never;
+  }
+}
+
+const isBracket = (text: string): boolean => /^(BEGIN|COMMIT|ROLLBACK)/.test(text);
+/** Takes the filter out of a statement. */
+const forget = (text: string): string =>
+  text.replaceAll(/(?:"?\w+"?\.)?"?organization_id"? = (\$\d+)/g, '$1::int4 IS NOT NULL');
+
+async function readAll(): Promise<unknown[]> {
+  const answers = [];
+  for (const path of READS) {
+    const { status, body } = await t.send('GET', path);
+    expect(status, path).toBe(200);
+    answers.push(body);
+  }
+  return answers;
+}
+
+describe('the HTTP API', () => {
+  it('answers the same when every query forgets the organization (A-03)', async () => {
+    const expected = await readAll();
+    let forgotten = 0;
+    await spyOn(
+      async (text) => {
+        if (forget(text) !== text) forgotten += 1;
+        return forget(text);
+      },
+      async () => expect(await readAll()).toEqual(expected),
+    );
+    expect(forgotten).toBeGreaterThan(READS.length);
+  });
+
+  it('would answer otherwise without row security, or the test above proved nothing', async () => {
+    const database = { ...t.test.database, tenantRole: null };
+    await spyOn(
+      async (text) => forget(text),
+      async () => {
+        const { rows } = await inOrganization(database, t.acme.author.organizationId, (all) =>
+          all.client.query(
+            'SELECT DISTINCT organization_id FROM device WHERE organization_id = $1',
+            [t.acme.author.organizationId],
+          ),
+        );
+        expect(rows).toHaveLength(2);
+      },
+    );
+  });
+
+  it('runs every statement of every route under the role, in the key’s organization', async () => {
+    const { tenantRole } = t.test.database;
+    expect(tenantRole).toMatch(/^puback_tenant_/);
+    const under = new Map<string, number>();
+    const whoAmI = `SELECT current_user || ' ' || current_setting('puback.organization_id') AS who`;
+    await spyOn(
+      async (text, query) => {
+        if (isBracket(text)) return text;
+        const { who } = (await query(whoAmI)).rows[0] as { who: string };
+        under.set(who, (under.get(who) ?? 0) + 1);
+        return text;
+      },
+      async () => {
+        await readAll();
+        await changeEverything();
+      },
+    );
+    expect([...under.keys()]).toEqual([`${tenantRole} ${t.acme.author.organizationId}`]);
+    expect([...under.values()][0]).toBeGreaterThan(40);
+  });
+
+  it('asks the pool itself, as the owner, for whose key it is and for nothing else', async () => {
+    const { pool } = t.test.database;
+    const query = pool.query.bind(pool) as Query;
+    const asked: string[] = [];
+    pool.query = ((first: string | { text: string }, ...rest: unknown[]) => {
+      asked.push(typeof first === 'string' ? first : first.text);
+      return query(first, ...rest);
+    }) as never;
+    try {
+      await readAll();
+      await changeEverything();
+    } finally {
+      pool.query = query as never;
+    }
+    expect(asked.filter((text) => !/secret_hash|last_used_at/.test(text))).toEqual([]);
+  });
+});
+
+/** Every route that changes something, once. */
+async function changeEverything(): Promise<void> {
+  const path = '/api/v1/devices/changed';
+  expect((await t.send('POST', '/api/v1/devices', { device: 'changed' })).status).toBe(201);
+  expect((await t.send('PATCH', path, { disabled: false, tags: ['x'] })).status).toBe(200);
+  const made = await t.send('POST', `${path}/keys`, { name: 'k' });
+  expect(made.status).toBe(201);
+  expect((await t.send('GET', `${path}/keys/${made.body.keyId}`)).status).toBe(200);
+  expect((await t.send('DELETE', `${path}/keys/${made.body.keyId}`)).status).toBe(204);
+  const wanted = { name: 'i', scopes: ['data'], devices: ['d'] };
+  const integrator = await t.send('POST', '/api/v1/keys', wanted);
+  expect(integrator.status).toBe(201);
+  const keyPath = `/api/v1/keys/${integrator.body.keyId}`;
+  expect((await t.send('GET', keyPath)).status).toBe(200);
+  expect((await t.send('DELETE', keyPath)).status).toBe(204);
+  expect((await t.send('DELETE', path)).status).toBe(204);
+}
