@@ -240,8 +240,11 @@ export class Framer extends Duplex {
 
   /** @returns where the next packet starts, or -1 when this one is not whole yet or must not be. */
   #takePacket(bytes: Buffer, at: number): number {
-    if (!this.#isConnectSeen && (bytes[at] as number) >> 4 !== PACKET.connect) {
-      return this.#violate('packet before CONNECT [MQTT-3.1.0-1]');
+    const first = bytes[at] as number;
+    const isConnect = first >> 4 === PACKET.connect;
+    if (isConnect === this.#isConnectSeen) {
+      const order = isConnect ? 'second CONNECT [MQTT-3.1.0-2]' : 'no CONNECT [MQTT-3.1.0-1]';
+      return this.#violate(order);
     }
     let length = 0;
     let start = at + 1;
@@ -258,12 +261,8 @@ export class Framer extends Duplex {
     }
     const end = start + length;
     if (end > bytes.length) return this.#await(end - at);
-    const first = bytes[at] as number;
-    if (first === 0x10 && !this.#isConnectSeen && hasOtherLevel(bytes, start, end)) {
-      return this.#refuseLevel();
-    }
-    const isSecond = this.#isConnectSeen && first >> 4 === PACKET.connect;
-    const fault = isSecond ? 'second CONNECT [MQTT-3.1.0-2]' : frameFault(first, bytes, start, end);
+    if (first === 0x10 && hasOtherLevel(bytes, start, end)) return this.#refuseLevel();
+    const fault = frameFault(first, bytes, start, end);
     if (fault !== null) return this.#violate(fault);
     this.#dispatch(first, bytes, at, start, end);
     return end;
