@@ -9,7 +9,7 @@ import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'n
 import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { WebSocket } from 'ws';
 import { createGateMetrics } from '../../broker/gate/gate-metrics.ts';
 import { createGate } from '../../broker/gate/gate.ts';
@@ -187,6 +187,7 @@ describe.skipIf(process.platform !== 'linux')('a process with few file descripto
     const script = fileURLToPath(new URL('../support/listener-program.ts', import.meta.url));
     const command = `ulimit -n ${OTHER_FILES + 60} && exec "$0" --import tsx "$1"`;
     const child = spawn('sh', ['-c', command, process.execPath, script]);
+    onTestFinished(() => void child.kill());
     let log = '';
     child.stderr.on('data', (bytes: Buffer) => {
       log += bytes.toString();
