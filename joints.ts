@@ -12,7 +12,7 @@ import type { Ingest, IngestLimits } from './ingest/ingest.ts';
 import type { Logger } from './log.ts';
 import type { DeviceEventBounds } from './registry/device-event-pruning.ts';
 import { reasonOf } from './errors.ts';
-import { isCertificate } from './registry/certificate-lookup.ts';
+import { isCertificateId } from './firmware-protocol/keys.ts';
 import { isAbout } from './registry/key-verifier.ts';
 import type { KeyRefusal, KeyVerdict as RegistryVerdict } from './registry/principal.ts';
 import type { Registry } from './registry/registry.ts';
@@ -132,16 +132,16 @@ export function closeRevoked(registry: Registry, broker: Broker, log: Logger): v
 /** Revocations may have been missed: asks for every live key, and for every device with a certificate. */
 async function closeInactive(registry: Registry, broker: Broker): Promise<void> {
   const live = broker.livePrincipals();
-  const keyIds = live.map(({ keyId }) => keyId).filter((keyId) => !isCertificate(keyId));
+  const keyIds = live.map(({ keyId }) => keyId).filter((keyId) => !isCertificateId(keyId));
   const certified = live.flatMap((principal) =>
-    principal.kind === 'device' && isCertificate(principal.keyId) ? principal.deviceId : [],
+    principal.kind === 'device' && isCertificateId(principal.keyId) ? principal.deviceId : [],
   );
   const activeKeyIds = await registry.apiKeys.activeKeyIds(keyIds);
   const activeDeviceIds = await registry.activeDeviceIds(certified);
   const revokedKeyIds = new Set(keyIds.filter((keyId) => !activeKeyIds.has(keyId)));
   const revokedDeviceIds = new Set(certified.filter((deviceId) => !activeDeviceIds.has(deviceId)));
   broker.closeWhere((principal) =>
-    isCertificate(principal.keyId)
+    isCertificateId(principal.keyId)
       ? principal.kind === 'device' && revokedDeviceIds.has(principal.deviceId)
       : revokedKeyIds.has(principal.keyId),
   );

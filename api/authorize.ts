@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { AddressBannedError, StoreUnavailableError, UnauthorizedError } from '../errors.ts';
+import { publicPartOf } from '../firmware-protocol/keys.ts';
 import type { AdminPrincipal, KeyVerdict } from '../registry/principal.ts';
 import type { Role } from './route.ts';
 
@@ -52,11 +53,6 @@ export async function authorize(
   }
   if (!verdict.ok && verdict.reason === 'unavailable') throw new StoreUnavailableError();
   const isGuess = !verdict.ok && (verdict.reason === 'malformed' || verdict.reason === 'unknown');
-  if (isGuess) await delay(guard.failed(address, publicPart(key), key));
+  if (isGuess) await delay(guard.failed(address, publicPartOf(key), key));
   throw new UnauthorizedError();
-}
-
-/** The part of a key that may be logged, of a text that looks like one. */
-function publicPart(key: string): string | null {
-  return /^pb[a-z]_([0-9A-Za-z]{8})_/.exec(key)?.[1] ?? null;
 }

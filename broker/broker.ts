@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { reasonOf } from '../errors.ts';
+import { isCertificateId } from '../firmware-protocol/keys.ts';
 import type { Logger } from '../log.ts';
 import { Engine, type EngineClient, type EngineHooks } from './engine.ts';
 import { EnginePersistence, type IncomingPersistence } from './engine-persistence.ts';
@@ -312,6 +313,6 @@ function isExpired({ principal, peer }: Session, now: number): boolean {
     return principal.expiresAt !== null && principal.expiresAt <= now;
   }
   const certificate = peer.clientCertificate;
-  const isByCertificate = certificate !== null && principal?.keyId.startsWith('x509:') === true;
-  return isByCertificate && certificate.notAfterMs <= now;
+  if (certificate === null || principal === null) return false;
+  return isCertificateId(principal.keyId) && certificate.notAfterMs <= now;
 }

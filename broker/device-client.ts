@@ -1,6 +1,6 @@
 // HOT PATH: see bench/RESULTS.md
 import type { Refusal, RefusalCode } from '../firmware-protocol/contract.ts';
-import { decodeHello, type Hello } from '../firmware-protocol/hello.ts';
+import { decodeHello, isHelloRefusal, type Hello } from '../firmware-protocol/hello.ts';
 import { aliasOf, authorizeDeviceFilter, canonicalTopic } from '../firmware-protocol/topics.ts';
 import type { Access, IncomingMessage, Intake } from './access.ts';
 import { deviceIntake } from './authorize.ts';
@@ -222,7 +222,7 @@ export class DeviceClient implements Access {
       return true;
     }
     const hello = decodeHello(message.payload);
-    if ('code' in hello) {
+    if (isHelloRefusal(hello)) {
       const refused: Intake = { channel: 'refused', metric: null, refusal: hello, word: 'hello' };
       return this.#store(refused, message);
     }

@@ -1,3 +1,4 @@
+import { publicPartOf } from '../firmware-protocol/keys.ts';
 import { deviceKeepAlive, identify, keyOf, rewriteWill } from './authenticate.ts';
 import type { ConnectRate } from './gate/connect-rate.ts';
 import type { ConnectFields } from './connect-fields.ts';
@@ -110,7 +111,7 @@ export class FleetPolicy implements Policy {
     key: string,
     { peer, principal }: { peer: Peer; principal: Principal | null },
   ): Admission {
-    const keyId = principal?.keyId ?? publicPart(key);
+    const keyId = principal?.keyId ?? publicPartOf(key);
     this.#parts.refused({ refusal, peer, principal, keyId });
     const delayMs = isGuess(refusal) ? this.#parts.gate.failed(peer.address, keyId, key) : 0;
     return { ok: false, refusal, delayMs };
@@ -120,9 +121,4 @@ export class FleetPolicy implements Policy {
 /** Two keys of one device are one identity. */
 function identityOf(principal: Principal): string {
   return principal.kind === 'device' ? `d${principal.deviceId}` : principal.keyId;
-}
-
-/** The part of a key that may be logged, of a text that looks like one. */
-function publicPart(text: string): string | null {
-  return /^pb[a-z]_([0-9A-Za-z]{8})_/.exec(text)?.[1] ?? null;
 }

@@ -71,15 +71,6 @@ export const UPLINK_CHANNELS = [
   'cfg',
   'key',
 ] as const;
-/** Topics after the prefix that the broker publishes and the device may read. */
-export const DOWNLINK_TOPICS = [
-  'in/cmd',
-  'in/cfg',
-  'in/hello',
-  'in/err',
-  'in/key',
-  'status',
-] as const;
 /** The downlink topics under `in/` that are retained: what `in/+` and `in/#` stand for. */
 export const RETAINED_INBOX_TOPICS = ['in/cmd', 'in/cfg'] as const;
 /** First words of a device's tree that only the broker or an integrator may publish. */

@@ -53,6 +53,23 @@ export function parseKey(text: string): ParsedKey | null {
   return { kind: KINDS[prefix as keyof typeof KINDS], publicId, secret };
 }
 
+/** The part of a text that may be logged when it looks like a key, mistyped or not; null when it does not. */
+export function publicPartOf(text: string): string | null {
+  return /^pb[a-z]_([0-9A-Za-z]{8})_/.exec(text)?.[1] ?? null;
+}
+
+/** What stands for a client certificate where others have a key id; no key's public part is like it. */
+export function certificateId(fingerprint: string): string {
+  return `${CERTIFICATE_PREFIX}${fingerprint.slice(0, 16)}`;
+}
+
+/** Whether a key id stands for a client certificate. */
+export function isCertificateId(keyId: string): boolean {
+  return keyId.startsWith(CERTIFICATE_PREFIX);
+}
+
+const CERTIFICATE_PREFIX = 'x509:';
+
 /**
  * SHA-256 of the 27-character secret of a key: what the registry stores (32 bytes). A slow hash would
  * add nothing to 160 random bits and would make a storm of reconnects a denial of service.

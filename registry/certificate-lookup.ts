@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import { guardStore, isUnavailable } from '../drizzle/sqlstate.ts';
+import { certificateId } from '../firmware-protocol/keys.ts';
 import type { Logger } from '../log.ts';
 import type { DevicePrincipal, KeyVerdict } from './principal.ts';
 import type { Revocations } from './revocations.ts';
@@ -110,14 +111,6 @@ export class CertificateLookup {
   }
 }
 
-/** Key ids of certificates begin so; no key's public part does. */
-const CERTIFICATE_PREFIX = 'x509:';
-
-/** Whether a principal's key id stands for a certificate. */
-export function isCertificate(keyId: string): boolean {
-  return keyId.startsWith(CERTIFICATE_PREFIX);
-}
-
 function principalOf(row: DeviceRow, fingerprint: string): DevicePrincipal {
   return {
     kind: 'device',
@@ -125,6 +118,6 @@ function principalOf(row: DeviceRow, fingerprint: string): DevicePrincipal {
     organization: row.organization,
     deviceId: row.device_id,
     device: row.device,
-    keyId: `${CERTIFICATE_PREFIX}${fingerprint.slice(0, 16)}`,
+    keyId: certificateId(fingerprint),
   };
 }
