@@ -18,6 +18,7 @@ import {
 } from 'drizzle-orm/pg-core';
 
 const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' });
+const int8multirange = customType<{ data: string }>({ dataType: () => 'int8multirange' });
 const at = (name: string) => timestamp(name, { withTimezone: true, precision: 6, mode: 'date' });
 
 /** A tenant. `slug` stands in topics and never changes; `suspended_at` refuses its keys. */
@@ -33,7 +34,10 @@ export const organization = pgTable(
   (table) => [unique('organization_slug_key').on(table.slug)],
 );
 
-/** A device. `slug` stands in topics and never changes. `disabled_at` refuses its keys. */
+/**
+ * A device. `slug` stands in topics and never changes. `disabled_at` refuses its keys. While
+ * `quarantined_at` is set, all it sends goes to quarantine; it stays connected.
+ */
 export const device = pgTable(
   'device',
   {
@@ -50,6 +54,7 @@ export const device = pgTable(
     createdAt: at('created_at').notNull().defaultNow(),
     updatedAt: at('updated_at').notNull().defaultNow(),
     disabledAt: at('disabled_at'),
+    quarantinedAt: at('quarantined_at'),
   },
   (table) => [
     // Unique, and the order of GET /api/v1/devices.
@@ -134,7 +139,10 @@ export const deviceLatest = pgTable(
   ],
 );
 
-/** Messages that were acknowledged but cannot be stored as readings, with the coded reason. */
+/**
+ * Messages that were acknowledged but cannot be stored as readings, with the coded reason. `payload` is
+ * what would be stored; `original_payload` what was sent, once somebody has edited it.
+ */
 export const quarantine = pgTable(
   'quarantine',
   {
@@ -146,6 +154,8 @@ export const quarantine = pgTable(
     code: text('code').notNull(),
     detail: text('detail').notNull(),
     payload: bytea('payload').notNull(),
+    originalPayload: bytea('original_payload'),
+    editedAt: at('edited_at'),
   },
   (table) => [
     index('quarantine_organization_id_idx').on(table.organizationId, table.quarantineId),
@@ -233,14 +243,134 @@ export const deviceEvent = pgTable(
 );
 
 /**
- * Which `seq` of a device's current boot are stored, written in the transaction that stores them:
- * everything up to `contiguous`, and of the 64 up to `highest` those whose bit is set in `seen` (bit 0
- * is `highest`). Without foreign keys, as `device_latest`.
+ * Which `seq` of a boot of a device are stored, written in the transaction that stores them: a
+ * multirange, so that writers only ever add to it, in any order. `forgotten` counts numbers that were
+ * given up as missing because there were too many gaps. Without foreign keys, as `device_latest`.
  */
-export const deviceSequence = pgTable('device_sequence', {
+export const deviceSequence = pgTable(
+  'device_sequence',
+  {
+    deviceId: integer('device_id').notNull(),
+    boot: bigint('boot', { mode: 'number' }).notNull(),
+    received: int8multirange('received').notNull(),
+    forgotten: bigint('forgotten', { mode: 'number' }).notNull().default(0),
+    firstAt: at('first_at').notNull().defaultNow(),
+    lastAt: at('last_at').notNull().defaultNow(),
+  },
+  (table) => [
+    primaryKey({ name: 'device_sequence_pkey', columns: [table.deviceId, table.boot] }),
+    index('device_sequence_last_at_idx').on(table.lastAt),
+  ],
+);
+
+/** What is known of a device's clock; see `firmware-protocol/device-clock.ts`. */
+export const deviceClock = pgTable('device_clock', {
   deviceId: integer('device_id').primaryKey(),
-  boot: bigint('boot', { mode: 'number' }).notNull(),
-  contiguous: bigint('contiguous', { mode: 'number' }).notNull(),
-  highest: bigint('highest', { mode: 'number' }).notNull(),
-  seen: bigint('seen', { mode: 'bigint' }).notNull(),
+  organizationId: integer('organization_id').notNull(),
+  /** Milliseconds that the clock is ahead of ours, at `measured_at`. */
+  offsetMs: doublePrecision('offset_ms').notNull(),
+  /** How fast the offset grows, in millionths; null while too little is known. */
+  driftPpm: doublePrecision('drift_ppm'),
+  samples: integer('samples').notNull(),
+  measuredAt: at('measured_at').notNull(),
 });
+
+/**
+ * Things that happened, as devices say on `event/{name}`. The key makes every redelivery harmless.
+ * Without foreign keys, as `device_latest`.
+ */
+export const event = pgTable(
+  'event',
+  {
+    deviceId: integer('device_id').notNull(),
+    time: at('time').notNull(),
+    name: text('name').notNull(),
+    organizationId: integer('organization_id').notNull(),
+    /** The JSON that the device sent; null when it sent nothing. */
+    content: jsonb('content'),
+    receivedAt: at('received_at').notNull(),
+    quality: smallint('quality').notNull(),
+  },
+  (table) => [
+    primaryKey({ name: 'event_pkey', columns: [table.deviceId, table.time, table.name] }),
+    index('event_received_at_idx').on(table.receivedAt),
+  ],
+);
+
+/** Lines that devices logged, one row each. Without foreign keys, as `device_latest`. */
+export const logEntry = pgTable(
+  'log_entry',
+  {
+    deviceId: integer('device_id').notNull(),
+    time: at('time').notNull(),
+    organizationId: integer('organization_id').notNull(),
+    /** `E`, `W`, `I`, `D`, `V` of ESP-IDF; null for a line without. */
+    level: text('level'),
+    tag: text('tag'),
+    /** Milliseconds since boot, where the line says so. */
+    uptimeMs: bigint('uptime_ms', { mode: 'number' }),
+    message: text('message').notNull(),
+  },
+  (table) => [
+    primaryKey({ name: 'log_entry_pkey', columns: [table.deviceId, table.time] }),
+    index('log_entry_time_idx').on(table.time),
+  ],
+);
+
+/**
+ * Hours of a device whose aggregates no longer say what its readings say. Only ever added to, so that
+ * no writer waits for the refresh that reads and deletes them.
+ */
+export const dirtyRange = pgTable('dirty_range', {
+  dirtyRangeId: bigint('dirty_range_id', { mode: 'number' })
+    .primaryKey()
+    .generatedAlwaysAsIdentity(),
+  deviceId: integer('device_id').notNull(),
+  /** Beginning of the hour, UTC. */
+  hour: at('hour').notNull(),
+});
+
+/** An import of a file and how far it has come; what is before `byte_offset` is stored or refused. */
+export const importRun = pgTable(
+  'import_run',
+  {
+    importRunId: uuid('import_run_id').primaryKey(),
+    organizationId: integer('organization_id').notNull(),
+    /** Name of the file, for people and to find the run that is to be resumed. */
+    source: text('source').notNull(),
+    format: text('format').notNull(),
+    state: text('state').notNull(),
+    createdAt: at('created_at').notNull().defaultNow(),
+    updatedAt: at('updated_at').notNull().defaultNow(),
+    byteOffset: bigint('byte_offset', { mode: 'number' }).notNull().default(0),
+    linesRead: bigint('lines_read', { mode: 'number' }).notNull().default(0),
+    linesRefused: bigint('lines_refused', { mode: 'number' }).notNull().default(0),
+    /** SHA-256 over the head of the file: the same name with other content is another import. */
+    fingerprint: bytea('fingerprint').notNull(),
+  },
+  (table) => [
+    index('import_run_organization_id_idx').on(table.organizationId, table.importRunId),
+    check('import_run_format_check', sql`${table.format} in ('csv', 'ndjson')`),
+    check('import_run_state_check', sql`${table.state} in ('running', 'done', 'failed')`),
+  ],
+);
+
+/** A line that an import refused, and why. */
+export const importRefusal = pgTable(
+  'import_refusal',
+  {
+    importRunId: uuid('import_run_id')
+      .notNull()
+      .references(() => importRun.importRunId, { onDelete: 'cascade' }),
+    /** Line of the file, from 1. */
+    line: bigint('line', { mode: 'number' }).notNull(),
+    organizationId: integer('organization_id').notNull(),
+    code: text('code').notNull(),
+    detail: text('detail').notNull(),
+    /** The line itself, cut to 1 024 characters. */
+    content: text('content').notNull(),
+  },
+  (table) => [
+    primaryKey({ name: 'import_refusal_pkey', columns: [table.importRunId, table.line] }),
+  ],
+);

@@ -9,8 +9,9 @@ export type TenantRole =
   | { readonly name: null; readonly reason: string };
 
 /**
- * What the role may do with a table, as far as its rows go. `reading` and `device_latest` have no
- * row security: they are read by joining `device` or `metric`, and never written.
+ * What the role may do with a table, as far as its rows go. `reading`, `device_latest` and
+ * `device_sequence` have no row security: they are read by joining `device` or `metric`, and never
+ * written.
  */
 const RIGHTS: Readonly<Record<string, readonly string[]>> = {
   // UPDATE, because a row that is locked counts as one that will be updated.
@@ -18,12 +19,18 @@ const RIGHTS: Readonly<Record<string, readonly string[]>> = {
   device: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
   api_key: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
   metric: ['SELECT'],
-  quarantine: ['SELECT', 'DELETE'],
+  quarantine: ['SELECT', 'UPDATE', 'DELETE'],
   audit_event: ['SELECT', 'INSERT'],
   device_presence: ['SELECT'],
   device_event: ['SELECT', 'DELETE'],
   reading: ['SELECT'],
   device_latest: ['SELECT'],
+  device_sequence: ['SELECT'],
+  device_clock: ['SELECT'],
+  event: ['SELECT'],
+  log_entry: ['SELECT'],
+  import_run: ['SELECT', 'INSERT', 'UPDATE'],
+  import_refusal: ['SELECT', 'INSERT'],
 };
 
 const DELETE_READINGS = 'device_readings_delete(int4)';

@@ -1,0 +1,2 @@
+-- Rollups of readings: filled in by the aggregates.
+SELECT 1;
