@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { Registry as MetricsRegistry, collectDefaultMetrics } from 'prom-client';
 import { createApi } from './api/server.ts';
 import type { Broker } from './broker/broker.ts';
@@ -17,14 +18,20 @@ import { findPackageRoot } from './drizzle/package-root.ts';
 import { startEmbedded } from './drizzle/embedded.ts';
 import { createHistory } from './ingest/history.ts';
 import { Ingest } from './ingest/ingest.ts';
+import { registerSpoolMetrics } from './ingest/spool/spool-metrics.ts';
+import { Spool } from './ingest/spool/spool.ts';
+import { createOccurrences } from './ingest/occurrences.ts';
 import { createQuarantine, type Quarantine } from './ingest/quarantine.ts';
 import { reasonOf } from './errors.ts';
 import {
   closeRevoked,
   deviceEventBounds,
   createHealth,
+  createHttpIntake,
+  createImports,
   gateLimits,
   ingestLimits,
+  pruneOccurrences,
   readVersion,
 } from './joints.ts';
 import { createLog, type Logger } from './log.ts';
@@ -209,8 +216,16 @@ async function openRegistry(context: Context, database: Database): Promise<Regis
 
 async function openIngest(context: Context, database: Database): Promise<Ingest> {
   const { config, log, metricsRegistry, onStop } = context;
+  const spool = await Spool.open({
+    folder: join(config.DATA_DIR, 'spool'),
+    limits: { bytesMax: config.SPOOL_BYTES_MAX, segmentBytes: config.SPOOL_SEGMENT_BYTES },
+    log,
+  });
+  onStop('spool', () => spool.close());
+  registerSpoolMetrics(metricsRegistry, spool);
   const ingest = new Ingest({
     database,
+    spool,
     limits: ingestLimits(config),
     registry: metricsRegistry,
     log,
@@ -283,22 +298,32 @@ async function listenTlsWhenSet(
 /** HTTP, and MQTT over WebSocket on the same port. */
 async function openApi(
   { config, log, metricsRegistry, onStop }: Context,
-  { database, registry, ingest, gate }: Parts,
+  { database, registry, ingest, gate, broker }: Parts,
   listening: ListenerParts,
 ): Promise<{ port: number }> {
   const quarantine = createQuarantine(database);
-  const pruning = setInterval(() => pruneQuarantine(config, quarantine, log), PRUNE_MS);
+  const occurrences = createOccurrences(database);
+  const pruning = setInterval(() => {
+    pruneQuarantine(config, quarantine, log);
+    pruneOccurrences(config, occurrences, log);
+  }, PRUNE_MS);
   onStop('quarantine', async () => clearInterval(pruning));
+  const intake = createHttpIntake(config, ingest, broker);
+  const imports = createImports(config, { database, ingest, registry }, { metricsRegistry, log });
   const api = await createApi({
     log,
     registry,
     guard: gate.guard,
     addressOf: (request) => gate.proxies.clientOf(request),
     history: createHistory(database),
+    occurrences,
     quarantine,
+    intake,
+    imports,
     health: createHealth(database, ingest),
     metricsRegistry,
     version: readVersion(findPackageRoot()),
+    packetBytesMax: config.PACKET_BYTES_MAX,
     pageRowsMax: config.PAGE_ROWS_MAX,
   });
   const webSockets = createWebSocketIntake({
@@ -309,7 +334,8 @@ async function openApi(
   const { port } = await api.listen({ host: config.HTTP_HOST, port: config.HTTP_PORT });
   onStop('HTTP listener', async () => {
     webSockets.close();
-    await api.close();
+    intake.stop();
+    await Promise.all([imports.stop(), api.close()]);
   });
   return { port };
 }

@@ -110,6 +110,11 @@ export const configSchema = z.strictObject({
   DEVICE_POINTS_PER_S: count(0, 10_000_000)
     .default(1000)
     .describe('Values a second from one device; a burst may be five times that. 0: no limit.'),
+  DEVICE_LOG_BYTES_PER_S: count(0, 1_000_000_000)
+    .default(1024)
+    .describe(
+      'Bytes a second that one device may log; a burst may be five times that. 0: no limit.',
+    ),
   ORGANIZATION_MESSAGES_PER_S: count(0, 10_000_000)
     .default(20_000)
     .describe(
@@ -179,12 +184,27 @@ export const configSchema = z.strictObject({
     .describe(
       'Part of QUEUE_ROWS_MAX and of QUEUE_BYTES_MAX that one device may fill, so that none fills the queue for all.',
     ),
+  SPOOL_BYTES_MAX: count(0, 1_099_511_627_776)
+    .default(1_073_741_824)
+    .describe(
+      'Bytes on disk, below DATA_DIR/spool, of messages that wait for the database. 0: no spool; acknowledgements are held back instead.',
+    ),
+  SPOOL_SEGMENT_BYTES: count(65_536, 1_073_741_824)
+    .default(16_777_216)
+    .describe('Size of one file of the spool; at most a quarter of SPOOL_BYTES_MAX is used.'),
+  SPOOL_AFTER_MS: count(10, 600_000)
+    .default(1000)
+    .describe('A message that has waited this long for COMMIT goes to the spool.'),
   QUARANTINE_ROWS_PER_DEVICE_MAX: count(1, 1_000_000)
     .default(100)
     .describe('Messages kept in quarantine for one device; the oldest go first.'),
   QUARANTINE_AGE_MAX_D: count(1, 3650)
     .default(7)
     .describe('Days that a message stays in quarantine.'),
+  EVENT_AGE_MAX_D: count(1, 3650)
+    .default(90)
+    .describe('Days that an event of a device is kept after its receipt.'),
+  LOG_AGE_MAX_D: count(1, 3650).default(7).describe('Days that a log line of a device is kept.'),
   KEY_SESSIONS_MAX: count(0, 10_000)
     .default(20)
     .describe('Persistent sessions of one integrator key.'),
@@ -225,6 +245,23 @@ export const configSchema = z.strictObject({
   SUBSCRIBER_STUCK_S: count(1, 3600)
     .default(60)
     .describe('A connection that takes nothing of what it is sent for this long is closed.'),
+  HTTP_INGEST_TIMEOUT_S: count(1, 120)
+    .default(15)
+    .describe(
+      'Longest wait of a message over HTTP for its COMMIT; then it is answered with 503, and may be stored yet.',
+    ),
+  IMPORTS_MAX: count(1, 100)
+    .default(4)
+    .describe('Files imported at once; of one organization there is one at most.'),
+  IMPORT_BYTES_MAX: count(1, 1_099_511_627_776)
+    .default(10_737_418_240)
+    .describe('Largest file of an import.'),
+  IMPORT_AGE_MAX_D: count(1, 36_500)
+    .default(3650)
+    .describe('Oldest reading, in days, that an import or an admin over HTTP may bring.'),
+  IMPORT_REFUSALS_MAX: count(0, 1_000_000)
+    .default(10_000)
+    .describe('Refused lines kept of one import; further ones are only counted.'),
   PAGE_ROWS_MAX: count(1, 100_000)
     .default(10_000)
     .describe('Largest "limit" of an HTTP list. A page says with "next" whether more follows.'),

@@ -120,12 +120,142 @@ export class SessionStoreUnusableError extends AppError {
   }
 }
 
+/** The spool is at SPOOL_BYTES_MAX. What was to be spooled is not acknowledged. */
+export class SpoolFullError extends AppError {
+  readonly code = 'SPOOL_FULL';
+  readonly status = 503;
+  override readonly retryable = true;
+  constructor(bytesMax: number) {
+    super(`the spool is full: it may hold ${bytesMax} bytes`);
+  }
+}
+
+/** The disk does not take or give what is spooled. What was to be spooled is not acknowledged. */
+export class SpoolFailedError extends AppError {
+  readonly code = 'SPOOL_FAILED';
+  readonly status = 503;
+  override readonly retryable = true;
+  constructor(step: string, cause?: unknown) {
+    const reason = cause === undefined ? '' : `: ${reasonOf(cause)}`;
+    super(`the spool cannot ${step}${reason}`, { cause });
+  }
+}
+
+/** A file is no backup that can be restored: cut off, damaged, or of a newer Puback. */
+export class BackupUnusableError extends AppError {
+  readonly code = 'BACKUP_UNUSABLE';
+  readonly status = 500;
+  constructor(reason: string, cause?: unknown) {
+    super(`the backup cannot be used: ${reason}`, { cause });
+  }
+}
+
+/** A backup cannot be restored to this place: it is in use already, or lacks something. */
+export class RestoreRefusedError extends AppError {
+  readonly code = 'RESTORE_REFUSED';
+  readonly status = 500;
+}
+
 /** No credential, an unknown one, a revoked one or one of the wrong kind. All look the same. */
 export class UnauthorizedError extends AppError {
   readonly code = 'UNAUTHORIZED';
   readonly status = 401;
+  constructor(kind: 'admin' | 'device' = 'admin') {
+    const example = kind === 'admin' ? 'pba_…' : 'pbd_…';
+    super(`send a valid ${kind} key as "Authorization: Bearer ${example}"`);
+  }
+}
+
+/** A device's key is the right one, and its device or its organization is out of service. */
+export class DeviceRefusedError extends AppError {
+  readonly code = 'DEVICE_REFUSED';
+  readonly status = 403;
+  constructor(reason: 'disabled' | 'suspended') {
+    super(reason === 'disabled' ? 'the device is disabled' : 'the organization is suspended');
+  }
+}
+
+/** A message over HTTP cannot be stored as readings. It is kept in quarantine. */
+export class MessageRefusedError extends AppError {
+  readonly code = 'MESSAGE_REFUSED';
+  readonly status = 422;
+  /** Why, as on `in/err`. */
+  readonly refusal: string;
+  constructor(refusal: string, detail: string) {
+    super(`${refusal}: ${detail}; it, or the part that cannot be stored, is kept in quarantine`);
+    this.refusal = refusal;
+  }
+}
+
+/** Messages over HTTP come faster than is allowed. It was not taken. */
+export class MessageRateError extends AppError {
+  readonly code = 'MESSAGE_RATE';
+  readonly status = 429;
+  override readonly retryable = true;
+  constructor(detail: string) {
+    super(`the message was not taken: ${detail}`);
+  }
+}
+
+/** A message over HTTP is not known to be stored. Send it again, with its `ts`. */
+export class MessageNotStoredError extends AppError {
+  readonly code = 'MESSAGE_NOT_STORED';
+  readonly status = 503;
+  override readonly retryable = true;
+  constructor(detail: string) {
+    super(`the message was not stored: ${detail}; send it again`);
+  }
+}
+
+/** The organization is importing a file already. */
+export class ImportBusyError extends AppError {
+  readonly code = 'IMPORT_BUSY';
+  readonly status = 409;
+  override readonly retryable = true;
   constructor() {
-    super('send a valid admin key as "Authorization: Bearer pba_…"');
+    super('the organization is importing a file already; wait for its end');
+  }
+}
+
+/** As many imports run as the program takes at once. */
+export class ImportLimitError extends AppError {
+  readonly code = 'IMPORT_LIMIT';
+  readonly status = 429;
+  override readonly retryable = true;
+  constructor(max: number) {
+    super(`${max} imports are running, which is the limit (IMPORTS_MAX); wait for one to end`);
+  }
+}
+
+/** The organization has no import of this id. */
+export class ImportNotFoundError extends AppError {
+  readonly code = 'IMPORT_NOT_FOUND';
+  readonly status = 404;
+  constructor(importId: string) {
+    super(`there is no import "${importId}"`);
+  }
+}
+
+/** The rest of a file was sent that does not join what is stored of it. */
+export class ImportOffsetError extends AppError {
+  readonly code = 'IMPORT_OFFSET';
+  readonly status = 409;
+  constructor(offset: number, byteOffset: number | null) {
+    super(
+      byteOffset === null
+        ? `nothing of this file was imported; send it from its beginning, not from byte ${offset}`
+        : `the file is imported up to byte ${byteOffset} and was sent from ${offset}; send it from there, or whole`,
+    );
+  }
+}
+
+/** An import ended before its file did. What was read is stored, and the rest can be sent later. */
+export class ImportInterruptedError extends AppError {
+  readonly code = 'IMPORT_INTERRUPTED';
+  readonly status = 503;
+  override readonly retryable = true;
+  constructor(reason: string) {
+    super(`the import was interrupted: ${reason}; send the file again with resume=true`);
   }
 }
 

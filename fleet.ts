@@ -182,7 +182,8 @@ function deviceParts({ ingest }: FleetDeps, parts: Parts): DeviceParts {
     },
     greeted(device, session, hello, onStored) {
       greetings.heard(device, hello);
-      const { deviceId } = device.principal;
+      const { deviceId, organizationId } = device.principal;
+      if (hello.u !== undefined) ingest.noteUnits(organizationId, Object.entries(hello.u));
       return presence.hello(deviceId, session.connectionNumber, hello, onStored);
     },
     subscribedInbox: (device) => greetings.subscribed(device),

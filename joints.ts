@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Registry as MetricsRegistry } from 'prom-client';
 import type { Health, HealthCheck } from './api/routes/operation.ts';
 import type { Broker } from './broker/broker.ts';
 import type { StoreLimits } from './broker/store/disk-store.ts';
@@ -8,7 +9,10 @@ import type { GateParts } from './broker/gate/gate.ts';
 import type { ConnectRefusal, KeyVerdict } from './broker/principal.ts';
 import type { Config } from './config.ts';
 import type { Database } from './drizzle/database.ts';
+import { HttpIntake } from './ingest/http-intake.ts';
+import { Imports, type ImportLimits } from './ingest/import/imports.ts';
 import type { Ingest, IngestLimits } from './ingest/ingest.ts';
+import type { Occurrences } from './ingest/occurrences.ts';
 import type { Logger } from './log.ts';
 import type { DeviceEventBounds } from './registry/device-event-pruning.ts';
 import { reasonOf } from './errors.ts';
@@ -26,6 +30,7 @@ export function ingestLimits(config: Config): IngestLimits {
       queueRowsMax: config.QUEUE_ROWS_MAX,
       queueBytesMax: config.QUEUE_BYTES_MAX,
       deviceShare: config.DEVICE_QUEUE_PERCENT / 100,
+      spoolAfterMs: config.SPOOL_AFTER_MS,
     },
     pipeline: {
       deviceMetricsMax: config.DEVICE_METRICS_MAX,
@@ -33,6 +38,7 @@ export function ingestLimits(config: Config): IngestLimits {
       heldBytesMax: config.HELD_BYTES_MAX,
       ageMaxMs: config.READING_AGE_MAX_D * 86_400_000,
       aheadMaxMs: config.READING_AHEAD_MAX_S * 1000,
+      spoolAfterMs: config.SPOOL_AFTER_MS,
     },
     rates: {
       messagesPerSecond: config.DEVICE_MESSAGES_PER_S,
@@ -158,7 +164,7 @@ export function createHealth(database: Database, ingest: Ingest): Health {
     // The API listens last: whoever can ask finds everything started.
     isStarted: () => true,
     async check() {
-      return [await checkDatabase(database), checkIngest(ingest)];
+      return [await checkDatabase(database), checkIngest(ingest), checkSpool(ingest)];
     },
   };
 }
@@ -179,8 +185,71 @@ async function checkDatabase({ pool }: Database): Promise<HealthCheck> {
 
 function checkIngest(ingest: Ingest): HealthCheck {
   const isOk = !ingest.isDatabaseAway;
-  const detail = 'commits fail and are repeated; acknowledgements are held';
+  const detail = 'commits fail and are repeated; messages go to the spool, or are held when it is full';
   return { name: 'ingest', isOk, ...(isOk ? {} : { detail }) };
+}
+
+/** Messages that wait there are safe: no reason to turn clients away. */
+function checkSpool(ingest: Ingest): HealthCheck {
+  const { pendingMessages = 0, pace = null } = ingest.drainState ?? {};
+  if (pendingMessages === 0) return { name: 'spool', isOk: true };
+  const rate = pace === null ? '' : `, ${Math.round(pace.messagesPerSecond)} a second`;
+  const left = pace?.secondsToGo ?? null;
+  const toGo = left === null ? '' : `, ${Math.ceil(left)} s to go`;
+  return { name: 'spool', isOk: true, detail: `${pendingMessages} messages wait${rate}${toGo}` };
+}
+
+/** Longest silence in the file of an import. */
+const IMPORT_IDLE_MS = 60_000;
+
+/** The settings of imports in their own words. */
+export function importLimits(config: Config): ImportLimits {
+  return {
+    runsMax: config.IMPORTS_MAX,
+    bytesMax: config.IMPORT_BYTES_MAX,
+    ageMaxMs: config.IMPORT_AGE_MAX_D * 86_400_000,
+    aheadMaxMs: config.READING_AHEAD_MAX_S * 1000,
+    refusalsMax: config.IMPORT_REFUSALS_MAX,
+    idleMs: IMPORT_IDLE_MS,
+  };
+}
+
+/** What takes messages of devices over HTTP, and shows them to who subscribes to them. */
+export function createHttpIntake(config: Config, ingest: Ingest, { fanOut }: Broker): HttpIntake {
+  return new HttpIntake({
+    ingest,
+    subscribers: {
+      isWanted: (topic) => fanOut.isWanted(topic),
+      publish: (topic, payload) => fanOut.publish({ topic, payload, qos: 1, retain: false }),
+    },
+    timeoutMs: config.HTTP_INGEST_TIMEOUT_S * 1000,
+    ageMaxMs: config.IMPORT_AGE_MAX_D * 86_400_000,
+  });
+}
+
+/** The imports; what is stored of a device ends when it is deleted. */
+export function createImports(
+  config: Config,
+  { database, ingest, registry }: { database: Database; ingest: Ingest; registry: Registry },
+  { metricsRegistry, log }: { metricsRegistry: MetricsRegistry; log: Logger },
+): Imports {
+  const limits = importLimits(config);
+  const imports = new Imports({ database, ingest, limits, registry: metricsRegistry, log });
+  registry.revocations.onRevoked(({ deviceId, deleted }) => {
+    if (deviceId !== undefined && deleted !== undefined) imports.forgetDevice(deviceId);
+  });
+  return imports;
+}
+
+/** Deletes events and log lines that are too old. */
+export function pruneOccurrences(config: Config, occurrences: Occurrences, log: Logger): void {
+  const bounds = {
+    eventAgeMaxMs: config.EVENT_AGE_MAX_D * 86_400_000,
+    logAgeMaxMs: config.LOG_AGE_MAX_D * 86_400_000,
+  };
+  occurrences.prune(bounds).catch((err: unknown) => {
+    log.warn({ err: reasonOf(err) }, 'events and logs not pruned, will be tried again');
+  });
 }
 
 /** The version in package.json. */

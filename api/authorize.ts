@@ -1,9 +1,14 @@
 import type { IncomingMessage } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
-import { AddressBannedError, StoreUnavailableError, UnauthorizedError } from '../errors.ts';
+import {
+  AddressBannedError,
+  DeviceRefusedError,
+  StoreUnavailableError,
+  UnauthorizedError,
+} from '../errors.ts';
 import { publicPartOf } from '../firmware-protocol/keys.ts';
-import type { AdminPrincipal, KeyVerdict } from '../registry/principal.ts';
-import type { Role } from './route.ts';
+import type { KeyVerdict } from '../registry/principal.ts';
+import type { Principals, Role } from './route.ts';
 
 /** Counts wrong keys; the same as for MQTT, so that a guesser gains nothing by changing the door. */
 export interface LoginGuard {
@@ -32,27 +37,33 @@ const BEARER = /^Bearer +([^\s]+) *$/i;
 
 /**
  * Decides whether a request may use a route, for all routes. Every refusal looks the same: a
- * missing key, an unknown one, one of a device; a wrong one is refused later with each try. Rights
- * end at the organization: handlers are given its id and ask for nothing outside of it.
+ * missing key, an unknown one, one of another kind; a wrong one is refused later with each try. Only who
+ * has the key of a device learns that the device is disabled. Rights end at the organization, those of a
+ * device at itself: handlers are given their ids and ask for nothing outside of them.
  * @returns whose key it is; null on a public route.
- * @throws {UnauthorizedError} @throws {AddressBannedError} @throws {StoreUnavailableError}
+ * @throws {UnauthorizedError} @throws {AddressBannedError} @throws {DeviceRefusedError}
+ * @throws {StoreUnavailableError}
  */
 export async function authorize(
   role: Role,
   { authorization, address }: RequestOrigin,
   { verifyKey, guard }: AuthorizeParts,
-): Promise<AdminPrincipal | null> {
+): Promise<Principals[Role]> {
   if (role === 'public') return null;
   const [, key] = BEARER.exec(authorization ?? '') ?? [];
-  if (key === undefined) throw new UnauthorizedError();
+  if (key === undefined) throw new UnauthorizedError(role);
   if (guard.before(address) === 'banned') throw new AddressBannedError();
   const verdict = await verifyKey(key);
-  if (verdict.ok && verdict.principal.kind === 'admin') {
+  if (verdict.ok && verdict.principal.kind !== 'integrator' && verdict.principal.kind === role) {
     guard.succeeded(address, verdict.principal.keyId);
     return verdict.principal;
   }
   if (!verdict.ok && verdict.reason === 'unavailable') throw new StoreUnavailableError();
   const isGuess = !verdict.ok && (verdict.reason === 'malformed' || verdict.reason === 'unknown');
   if (isGuess) await delay(guard.failed(address, publicPartOf(key), key));
-  throw new UnauthorizedError();
+  if (role === 'device' && !verdict.ok && verdict.principal?.kind === 'device') {
+    const { reason } = verdict;
+    if (reason === 'disabled' || reason === 'suspended') throw new DeviceRefusedError(reason);
+  }
+  throw new UnauthorizedError(role);
 }

@@ -2,16 +2,21 @@ import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { InternalError, RequestInvalidError, RouteNotFoundError } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import type { AdminPrincipal } from '../registry/principal.ts';
 import { authorize, type AuthorizeParts } from './authorize.ts';
 import { schemaOf } from './documentation.ts';
 import { toAppError, toProblem } from './problem.ts';
-import type { Answer, Route } from './route.ts';
+import type { Answer, BodyInput, Principals, Role, Route } from './route.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
     /** Whose key the request carries; null on a public route. */
-    principal: AdminPrincipal | null;
+    principal: Principals[Role];
+    /** Of the client, behind configured proxies too. */
+    clientAddress: string;
+  }
+  interface FastifyContextConfig {
+    /** See {@link Route.input}; a path that is no route has none. */
+    input?: BodyInput;
   }
 }
 
@@ -19,23 +24,72 @@ declare module 'fastify' {
  * Makes Fastify serve a line of the table: rights first, before the body is read; then the schemas;
  * then the handler.
  */
-export function addRoute(app: FastifyInstance, route: Route, parts: AuthorizeParts): void {
+function addRoute(app: FastifyInstance, route: Route, parts: AuthorizeParts): void {
   app.route({
     method: route.method,
     url: route.path.replaceAll(/\{(\w+)\}/g, ':$1'),
     schema: schemaOf(route),
+    config: { input: route.input ?? 'json' },
+    ...(route.bodyBytesMax === undefined ? {} : { bodyLimit: route.bodyBytesMax }),
     async onRequest(request) {
       const { authorization } = request.headers;
-      const origin = { authorization, address: parts.addressOf(request.raw) };
+      request.clientAddress = parts.addressOf(request.raw);
+      const origin = { authorization, address: request.clientAddress };
       request.principal = await authorize(route.role, origin, parts);
+      if (route.input !== undefined) refuseEncoded(request);
     },
     async handler(request, reply) {
-      const { principal, params, query, body } = request;
-      // On an admin route `authorize` has set it, or thrown.
-      const answer = await route.handle({ principal: principal as never, params, query, body });
+      const { principal, params, query, body, clientAddress, headers } = request;
+      const answer = await route.handle({
+        // `authorize` has set what belongs to the role, or thrown.
+        principal: principal as never,
+        params,
+        query,
+        body,
+        contentType: (headers['content-type'] ?? '').split(';')[0]?.trim().toLowerCase() ?? '',
+        bodyBytes: lengthOf(headers['content-length']),
+        address: clientAddress,
+      });
       return sendAnswer(reply, answer);
     },
   });
+}
+
+/** A body that is to be taken as it is must not be a compressed one: a few bytes could be gigabytes. */
+function refuseEncoded({ headers }: FastifyRequest): void {
+  const encoding = headers['content-encoding'] ?? 'identity';
+  if (encoding.toLowerCase() === 'identity') return;
+  throw new RequestInvalidError(['send the body without content-encoding'], 415);
+}
+
+function lengthOf(header: string | undefined): number | null {
+  return header !== undefined && /^\d{1,15}$/.test(header) ? Number(header) : null;
+}
+
+/**
+ * Makes Fastify serve the routes of one kind of body. Those of `bytes` and `stream` take any content type
+ * and look at it themselves; all others take JSON alone.
+ */
+export async function addRoutes(
+  app: FastifyInstance,
+  routes: readonly Route[],
+  parts: AuthorizeParts,
+): Promise<void> {
+  for (const input of ['json', 'bytes', 'stream'] as const) {
+    await app.register(async (scope) => {
+      if (input !== 'json') scope.removeAllContentTypeParsers();
+      if (input === 'bytes') {
+        scope.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) =>
+          done(null, body),
+        );
+      } else if (input === 'stream') {
+        scope.addContentTypeParser('*', (_request, body, done) => done(null, body));
+      }
+      for (const route of routes) {
+        if ((route.input ?? 'json') === input) addRoute(scope, route, parts);
+      }
+    });
+  }
 }
 
 /**

@@ -8,7 +8,8 @@ import { NO_BODY, NOTHING, type Route } from './route.ts';
 
 const DESCRIPTION = `Configuration and history of a fleet of MQTT devices.
 
-- Send an admin key: \`Authorization: Bearer pba_…\`. It acts within its own organization.
+- Send an admin key: \`Authorization: Bearer pba_…\`. It acts within its own organization. A device
+  sends its own key, \`pbd_…\`, to \`POST /api/v1/ingest\`.
 - Lists are pages: \`limit\` rows at most; \`next\` is the \`cursor\` of the next page, or null.
 - Times are ISO 8601 in UTC.
 - Errors are \`application/problem+json\` (RFC 9457) with a stable \`code\`.`;
@@ -41,6 +42,7 @@ export async function registerDocumentation(app: FastifyInstance, version: strin
       components: {
         securitySchemes: {
           adminKey: { type: 'http', scheme: 'bearer', description: 'An admin key: pba_…' },
+          deviceKey: { type: 'http', scheme: 'bearer', description: 'A key of a device: pbd_…' },
         },
       },
     },
@@ -66,7 +68,7 @@ export function schemaOf(route: Route): FastifySchema {
         ? z.null().describe(description)
         : { description, content: { [contentType ?? 'application/json']: { schema } } };
   }
-  if (route.role === 'admin') {
+  if (route.role !== 'public') {
     responses['default'] = {
       description: 'The request was refused or failed.',
       content: { [PROBLEM_TYPE]: { schema: problemSchema } },
@@ -76,7 +78,7 @@ export function schemaOf(route: Route): FastifySchema {
     tags: [route.tag],
     summary: route.summary,
     ...(route.description === undefined ? {} : { description: route.description }),
-    ...(route.role === 'admin' ? { security: [{ adminKey: [] }] } : {}),
+    ...(route.role === 'public' ? {} : { security: [{ [`${route.role}Key`]: [] }] }),
     ...(route.params === NOTHING ? {} : { params: route.params }),
     // Also when it takes nothing: then a query is refused.
     querystring: route.query,

@@ -1,6 +1,12 @@
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
 import { z } from 'zod';
-import { AppError, InternalError, RequestInvalidError, reasonOf } from '../errors.ts';
+import {
+  AppError,
+  InternalError,
+  MessageRefusedError,
+  RequestInvalidError,
+  reasonOf,
+} from '../errors.ts';
 
 /** What the API answers when it cannot do what was asked: RFC 9457, `application/problem+json`. */
 export const problemSchema = z.object({
@@ -10,6 +16,7 @@ export const problemSchema = z.object({
   code: z.string().describe('Stable; docs/errors.md lists all of them.'),
   detail: z.string(),
   errors: z.array(z.string()).optional().describe('One line for each fault of the request.'),
+  refusal: z.string().optional().describe('Of a message that was refused: why, as on in/err.'),
   requestId: z.string().optional().describe('Of an unexpected error; the log has it too.'),
 });
 
@@ -60,6 +67,7 @@ export function toProblem(error: AppError, requestId: string): Problem {
       code: error.code,
       detail: error.message.slice(0, 2000),
       ...(error instanceof RequestInvalidError ? { errors: [...error.faults] } : {}),
+      ...(error instanceof MessageRefusedError ? { refusal: error.refusal } : {}),
       ...(error instanceof InternalError ? { requestId } : {}),
     },
   };

@@ -1,13 +1,18 @@
 import type { Registry as MetricsRegistry } from 'prom-client';
 import { z } from 'zod';
 import type { History } from '../ingest/history.ts';
+import type { Occurrences } from '../ingest/occurrences.ts';
+import type { Imports } from '../ingest/import/imports.ts';
 import type { Quarantine } from '../ingest/quarantine.ts';
 import type { Registry } from '../registry/registry.ts';
 import { defineRoute, type Route } from './route.ts';
 import { diagnosticRoutes } from './routes/diagnostics.ts';
 import { deviceRoutes } from './routes/devices.ts';
+import { importRoutes } from './routes/import.ts';
+import { ingestRoutes, type IngestPort } from './routes/ingest.ts';
 import { integratorKeyRoutes } from './routes/integrator-keys.ts';
 import { keyRoutes } from './routes/keys.ts';
+import { occurrenceRoutes } from './routes/occurrences.ts';
 import { operationRoutes, type Health } from './routes/operation.ts';
 import { quarantineRoutes } from './routes/quarantine.ts';
 import { readingRoutes } from './routes/readings.ts';
@@ -19,11 +24,17 @@ export interface RouteDeps {
     'devices' | 'apiKeys' | 'integratorKeys' | 'metricList' | 'diagnostics'
   >;
   readonly history: History;
+  readonly occurrences: Occurrences;
   readonly quarantine: Quarantine;
+  /** Takes payloads over HTTP. */
+  readonly intake: IngestPort;
+  readonly imports: Imports;
   readonly health: Health;
   readonly metricsRegistry: MetricsRegistry;
   /** Of the program, as `/health/live` and the OpenAPI document tell it. */
   readonly version: string;
+  /** Largest payload of a device. */
+  readonly packetBytesMax: number;
   /** Largest `limit` of a list. */
   readonly pageRowsMax: number;
 }
@@ -33,13 +44,16 @@ export interface RouteDeps {
  * @param openApi makes the OpenAPI document once all routes are known.
  */
 export function createRouteTable(deps: RouteDeps, openApi: () => object): Route[] {
-  const { registry, history, quarantine, pageRowsMax } = deps;
+  const { registry, history, occurrences, quarantine, pageRowsMax } = deps;
   const { devices, apiKeys, integratorKeys, metricList, diagnostics } = registry;
   return [
     ...deviceRoutes(devices, pageRowsMax),
     ...keyRoutes(apiKeys, pageRowsMax),
     ...integratorKeyRoutes(integratorKeys, pageRowsMax),
     ...readingRoutes({ devices, metricList, history, pageRowsMax }),
+    ...occurrenceRoutes({ devices, occurrences, pageRowsMax }),
+    ...ingestRoutes({ intake: deps.intake, devices, packetBytesMax: deps.packetBytesMax }),
+    ...importRoutes(deps.imports, pageRowsMax),
     ...quarantineRoutes(quarantine, devices, pageRowsMax),
     ...diagnosticRoutes(diagnostics, devices, pageRowsMax),
     ...operationRoutes(deps.health, deps.metricsRegistry, deps.version),

@@ -1,17 +1,37 @@
 import { z } from 'zod';
-import type { AdminPrincipal } from '../registry/principal.ts';
+import type { AdminPrincipal, DevicePrincipal } from '../registry/principal.ts';
 
-/** Who may use a route. `public`: anybody. `admin`: an admin key, within its own organization. */
-export type Role = 'public' | 'admin';
+/**
+ * Who may use a route. `public`: anybody. `admin`: an admin key, within its own organization. `device`: a
+ * key of a device, for itself.
+ */
+export type Role = 'public' | 'admin' | 'device';
+
+/** Whose key a request carries, by the role of its route. */
+export interface Principals {
+  readonly public: null;
+  readonly admin: AdminPrincipal;
+  readonly device: DevicePrincipal;
+}
 
 /** A checked request, as a route's handler gets it. */
 export interface RouteRequest<R extends Role, Params, Query, Body> {
   /** Whose key it is. Of a public route nobody's. */
-  readonly principal: R extends 'admin' ? AdminPrincipal : null;
+  readonly principal: Principals[R];
   readonly params: Params;
   readonly query: Query;
+  /** JSON as its schema says, or as {@link Route.input} says. */
   readonly body: Body;
+  /** Of the body, without parameters and in lower case; empty when none was told. */
+  readonly contentType: string;
+  /** As announced; null when it was not. */
+  readonly bodyBytes: number | null;
+  /** Of the client, behind configured proxies too. */
+  readonly address: string;
 }
+
+/** See {@link Route.input}. */
+export type BodyInput = 'json' | 'bytes' | 'stream';
 
 /** What a handler answers. A string or a Buffer goes out as it is, everything else as JSON. */
 export interface Answer {
@@ -43,7 +63,22 @@ export interface Route<
   /** As OpenAPI writes it: `/api/v1/devices/{device}`. */
   readonly path: string;
   readonly role: R;
-  readonly tag: 'devices' | 'keys' | 'readings' | 'quarantine' | 'diagnostics' | 'operation';
+  readonly tag:
+    | 'devices'
+    | 'keys'
+    | 'readings'
+    | 'events'
+    | 'ingest'
+    | 'quarantine'
+    | 'diagnostics'
+    | 'operation';
+  /**
+   * How the body comes. Left out: JSON. `bytes`: a Buffer of any content type, of at most `bodyBytesMax`.
+   * `stream`: a Readable of any size, for as long as it takes; the handler bounds both.
+   */
+  readonly input?: BodyInput;
+  /** Of `bytes`; 413 above it. */
+  readonly bodyBytesMax?: number;
   readonly summary: string;
   readonly description?: string;
   readonly params: Params;

@@ -7,8 +7,9 @@ import { ListenFailedError, reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Registry } from '../registry/registry.ts';
 import type { AuthorizeParts } from './authorize.ts';
+import { boundBodies } from './body-deadline.ts';
 import { boundConnections } from './connection-bounds.ts';
-import { addRoute, answerErrors, refuseBytes, sendError } from './dispatch.ts';
+import { addRoutes, answerErrors, refuseBytes, sendError } from './dispatch.ts';
 import { registerDocumentation } from './documentation.ts';
 import { createApiMetrics, type ApiMetrics } from './metrics.ts';
 import { createRouteTable, type RouteDeps } from './route-table.ts';
@@ -40,9 +41,10 @@ export interface Api {
 
 const BODY_BYTES_MAX = 1_048_576;
 const HEADERS_TIMEOUT_MS = 10_000;
-const REQUEST_TIMEOUT_MS = 30_000;
+/** Bound of a body, but for the file of an import. */
+const BODY_DEADLINE_MS = 30_000;
 /**
- * How often the two above are looked at; with Node's own 30 s a bound of 10 s would be one of 40.
+ * How often headers are looked at; with Node's own 30 s a bound of 10 s would be one of 40.
  */
 const TIMEOUT_CHECK_MS = 1000;
 /**
@@ -60,12 +62,13 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
   const bounds = boundConnections(app.server, CONNECTIONS_MAX);
   const metrics = createApiMetrics(deps.metricsRegistry, () => bounds.count(), CONNECTIONS_MAX);
   addHooks(app, metrics);
+  boundBodies(app, BODY_DEADLINE_MS);
   answerErrors(app, log);
   await registerDocumentation(app, deps.version);
   const routes = createRouteTable(deps, () => app.swagger());
   const { guard, addressOf } = deps;
   const rights = { verifyKey: deps.registry.verifyKey, guard, addressOf };
-  for (const route of routes) addRoute(app, route, rights);
+  await addRoutes(app, routes, rights);
   await app.ready();
   return {
     server: app.server,
@@ -84,7 +87,8 @@ export async function createApi(deps: ApiDeps): Promise<Api> {
 function createServer(log: Logger): FastifyInstance {
   const app = Fastify({
     bodyLimit: BODY_BYTES_MAX,
-    requestTimeout: REQUEST_TIMEOUT_MS,
+    // Bodies are bounded by route: see boundBodies.
+    requestTimeout: 0,
     connectionTimeout: SILENCE_MS_MAX,
     keepAliveTimeout: KEEP_ALIVE_MS,
     http: {
@@ -105,6 +109,7 @@ function createServer(log: Logger): FastifyInstance {
 
 function addHooks(app: FastifyInstance, metrics: ApiMetrics): void {
   app.decorateRequest('principal', null);
+  app.decorateRequest('clientAddress', '');
   app.addHook('onRequest', async (_request, reply) => {
     reply.header('x-content-type-options', 'nosniff');
   });

@@ -5,6 +5,7 @@ import { FIRST_NUMBER } from './publish-ring.ts';
 
 /** What became of the numbered messages of a run. */
 export interface CheckResult {
+  /** Each message once, however often it was acknowledged. */
   acknowledged: number;
   /** Rows of the numbered metric, all devices together. */
   stored: number;
@@ -23,7 +24,8 @@ export interface CheckResult {
 /** One line of the generator's log. */
 export interface Acknowledgement {
   device: string;
-  timeMs: number;
+  /** Its `ts`; null for a message without one, whose time the program chooses. */
+  timeMs: number | null;
   number: number;
   acknowledgedAtMs: number;
 }
@@ -45,8 +47,8 @@ export async function* readAcknowledgements(path: string): AsyncGenerator<Acknow
 
 /** Collects acknowledgements, then compares them with the table, by the number in each message. */
 export class AcknowledgementCheck {
-  /** For each device the time of each acknowledged message, by its number; 0 where there is none. */
-  readonly #timesMs = new Map<string, number[]>();
+  /** For each device the time of each acknowledged message, by its number; null without a time of its own. */
+  readonly #timesMs = new Map<string, (number | null)[]>();
   readonly #result: CheckResult = {
     acknowledged: 0,
     stored: 0,
@@ -63,8 +65,9 @@ export class AcknowledgementCheck {
       times = [];
       this.#timesMs.set(acknowledgement.device, times);
     }
-    times[acknowledgement.number - FIRST_NUMBER] = acknowledgement.timeMs;
-    this.#result.acknowledged += 1;
+    const index = acknowledgement.number - FIRST_NUMBER;
+    if (times[index] === undefined) this.#result.acknowledged += 1;
+    times[index] = acknowledgement.timeMs;
   }
 
   /** Reads the rows of each device and compares. Call it once, when nothing is under way any more. */
@@ -89,7 +92,8 @@ export class AcknowledgementCheck {
       seen.add(index);
       const sentMs = times[index];
       if (sentMs === undefined) this.#result.unacknowledged += 1;
-      else if (sentMs !== Number(row.ms)) this.#fault('altered', device, row.number);
+      else if (sentMs !== null && sentMs !== Number(row.ms))
+        this.#fault('altered', device, row.number);
     }
     this.#result.stored += rows.length;
     // forEach skips the numbers that were never acknowledged.

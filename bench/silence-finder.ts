@@ -1,32 +1,33 @@
-/** What is done: SIGKILL or SIGTERM for the program, SIGKILL for its database, SIGKILL for both. */
-export type Fault = 'kill-program' | 'restart-program' | 'kill-database' | 'kill-both';
-
-/** A fault and when it struck, ms since 1970. */
+/** A fault, when it struck and when it was healed, ms since 1970. */
 export interface Strike {
-  fault: Fault;
+  fault: string;
   atMs: number;
+  healedAtMs: number;
 }
 
 /** One fault and what was acknowledged around it. */
 export interface FaultRecord extends Strike {
   /** PUBACKs in the second before. */
   acknowledgedBefore: number;
-  /** PUBACKs after it struck and before the silence: they were under way at that moment. */
+  /** PUBACKs from when it struck until it was healed. */
+  acknowledgedDuring: number;
+  /** PUBACKs after it struck and before the longest silence: they were under way at that moment. */
   acknowledgedUnderWay: number;
-  /** From the fault to the first PUBACK after the silence; null when the next fault came first. */
+  /** The longest pause between two PUBACKs, until the next fault. */
+  silenceMs: number;
+  /** From the fault to the first PUBACK after that pause; null when none came before the next fault. */
   recoveredMs: number | null;
 }
 
 /**
  * Finds, in the times of all PUBACKs, the silence that each fault caused: the longest pause between two
- * PUBACKs from the fault to the next one.
+ * PUBACKs from the fault to the next one. Of faults that overlap, PUBACKs count for the last one.
  */
 export class SilenceFinder {
   readonly records: FaultRecord[];
   /** Index of the fault whose time it is, -1 before the first. */
   #current = -1;
   #lastMs = 0;
-  #longestMs = 0;
   #sinceStrike = 0;
   /** Times of the last second, for the count before a fault. */
   #recentMs: number[] = [];
@@ -35,7 +36,9 @@ export class SilenceFinder {
     this.records = strikes.map((strike) => ({
       ...strike,
       acknowledgedBefore: 0,
+      acknowledgedDuring: 0,
       acknowledgedUnderWay: 0,
+      silenceMs: 0,
       recoveredMs: null,
     }));
   }
@@ -48,12 +51,13 @@ export class SilenceFinder {
     const record = this.records[this.#current];
     if (record !== undefined) {
       const pauseMs = timeMs - this.#lastMs;
-      if (pauseMs > this.#longestMs) {
-        this.#longestMs = pauseMs;
+      if (pauseMs > record.silenceMs) {
+        record.silenceMs = pauseMs;
         record.acknowledgedUnderWay = this.#sinceStrike;
         record.recoveredMs = timeMs - record.atMs;
       }
       this.#sinceStrike += 1;
+      if (timeMs < record.healedAtMs) record.acknowledgedDuring += 1;
     }
     this.#lastMs = timeMs;
     this.#recentMs.push(timeMs);
@@ -67,7 +71,6 @@ export class SilenceFinder {
     this.#recentMs = this.#within(record.atMs);
     record.acknowledgedBefore = this.#recentMs.length;
     this.#lastMs = record.atMs;
-    this.#longestMs = 0;
     this.#sinceStrike = 0;
   }
 

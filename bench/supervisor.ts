@@ -1,4 +1,5 @@
 import { createServer } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import { ToolFailedError } from '../errors.ts';
 import {
   findDatabasePid,
@@ -15,6 +16,9 @@ import {
  */
 const PORT_MIN = 10_000;
 const PORT_MAX = 20_000;
+/** Longer than any outage of a database. */
+const START_MS_MAX = 240_000;
+const START_AGAIN_MS = 500;
 
 /**
  * Runs the program as an init system would: at the same ports each time, and started again when it ends
@@ -24,7 +28,9 @@ export class Supervisor {
   readonly #options: ProgramOptions;
   #program: Promise<Program>;
   #isExitExpected = false;
+  #isStopping = false;
   #ownExits = 0;
+  #failedStarts = 0;
 
   private constructor(options: ProgramOptions) {
     this.#options = options;
@@ -50,14 +56,21 @@ export class Supervisor {
     return this.#ownExits;
   }
 
-  /** Ends the program with a signal and starts it again. Resolves when it is ready. */
-  async restart(signal: 'SIGKILL' | 'SIGTERM'): Promise<Exit> {
+  /** How often it did not get ready, because of a fault that was on, and was started again. */
+  get failedStarts(): number {
+    return this.#failedStarts;
+  }
+
+  /**
+   * Ends the program with a signal and begins to start it again. Resolves when it has ended; {@link
+   * program} when it is ready again.
+   */
+  async end(signal: 'SIGKILL' | 'SIGTERM'): Promise<Exit> {
     const program = await this.#program;
     this.#isExitExpected = true;
     program.kill(signal);
     const exit = await program.exited;
-    this.#program = this.#start();
-    await this.#program;
+    this.#program = this.#restart();
     return exit;
   }
 
@@ -65,7 +78,7 @@ export class Supervisor {
    * SIGKILL for the server of the embedded database.
    * @returns false when it is down at the moment
    */
-  async killDatabase(): Promise<boolean> {
+  async killEmbeddedDatabase(): Promise<boolean> {
     const pid = await findDatabasePid(this.#options.dataDir);
     if (pid === null || !isAlive(pid)) return false;
     process.kill(pid, 'SIGKILL');
@@ -73,10 +86,11 @@ export class Supervisor {
   }
 
   /** Ends the program for good. */
-  async stop(): Promise<Exit> {
-    const program = await this.#program;
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    const program = await this.#program.catch(() => null);
     this.#isExitExpected = true;
-    return program.stop();
+    await program?.stop();
   }
 
   async #start(): Promise<Program> {
@@ -86,12 +100,31 @@ export class Supervisor {
     return program;
   }
 
+  /** As often as it takes: its database may be down. */
+  #restart(): Promise<Program> {
+    const program = this.#startUntilReady();
+    // Whoever asks for the program next gets the reason.
+    program.catch(() => undefined);
+    return program;
+  }
+
+  async #startUntilReady(): Promise<Program> {
+    const deadline = performance.now() + START_MS_MAX;
+    for (;;) {
+      try {
+        return await this.#start();
+      } catch (error) {
+        if (this.#isStopping || performance.now() > deadline) throw error;
+        this.#failedStarts += 1;
+        await delay(START_AGAIN_MS);
+      }
+    }
+  }
+
   #onExit(): void {
     if (this.#isExitExpected) return;
     this.#ownExits += 1;
-    this.#program = this.#start();
-    // Whoever asks for the program next gets the reason.
-    this.#program.catch(() => undefined);
+    this.#program = this.#restart();
   }
 }
 

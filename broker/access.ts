@@ -5,12 +5,13 @@ import type { Session } from './session.ts';
 /** How a publication is to be taken. */
 export interface Intake {
   /**
-   * `data`, `scalar`: readings. `hello`: the greeting of a device. `refused`: kept in quarantine for
-   * the reason in `refusal`. `open`: a topic without a meaning to the broker.
+   * `data`, `scalar`, `senml`: readings. `event`, `log`: what happened to a device. `hello`: its greeting.
+   * `refused`: kept in quarantine for the reason in `refusal`. `open`: a topic without a meaning to the
+   * broker.
    */
-  readonly channel: 'data' | 'scalar' | 'hello' | 'refused' | 'open';
-  /** The metric of a `scalar`. */
-  readonly metric: string | null;
+  readonly channel: 'data' | 'scalar' | 'senml' | 'event' | 'log' | 'hello' | 'refused' | 'open';
+  /** The metric of a `scalar`, the name of an `event`, else null. */
+  readonly name: string | null;
   readonly refusal: Refusal | null;
   /** The channel as the client named it, for a message to it: `data`, `hello`, or what else it wrote. */
   readonly word: string;

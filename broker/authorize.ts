@@ -17,8 +17,13 @@ export interface DeviceIntake {
   readonly usesAlias: boolean | null;
 }
 
-const DATA: Intake = { channel: 'data', metric: null, refusal: null, word: 'data' };
-const HELLO: Intake = { channel: 'hello', metric: null, refusal: null, word: 'hello' };
+/** What is read of the channels without a name. */
+const PLAIN: ReadonlyMap<string, Intake> = new Map(
+  (['data', 'senml', 'log', 'hello'] as const).map((channel) => [
+    channel,
+    { channel, name: null, refusal: null, word: channel },
+  ]),
+);
 /** Longest word that a client is told of its own topic. */
 const WORD_CHARS_MAX = 32;
 
@@ -43,12 +48,11 @@ function intakeOf(verdict: UplinkTopic | TopicRefusal, word: string): Intake {
   if (isTopicRefusal(verdict)) {
     return refuse(new Refusal(verdict.code, REASONS[verdict.code]), word);
   }
-  if (verdict.channel === 'data') return DATA;
-  if (verdict.channel === 'hello') return HELLO;
-  if (verdict.channel === 'scalar') {
-    return { channel: 'scalar', metric: verdict.name, refusal: null, word };
-  }
-  const detail = `${verdict.channel} is not read by this version`;
+  const { channel, name } = verdict;
+  if (channel === 'scalar' || channel === 'event') return { channel, name, refusal: null, word };
+  const plain = PLAIN.get(channel);
+  if (plain !== undefined) return plain;
+  const detail = `${channel} is not read by this version`;
   return refuse(new Refusal('unknown_channel', detail), word);
 }
 
@@ -65,5 +69,5 @@ const REASONS: Readonly<Record<TopicRefusal['code'], string>> = {
 };
 
 function refuse(refusal: Refusal, word: string): Intake {
-  return { channel: 'refused', metric: null, refusal, word };
+  return { channel: 'refused', name: null, refusal, word };
 }

@@ -78,6 +78,11 @@ export class Broker {
     }));
   }
 
+  /** Who subscribes to what: for messages of devices that come another way than over MQTT. */
+  get fanOut(): FanOut {
+    return this.#parts.fanOut;
+  }
+
   /** Messages taken in and not acknowledged yet. */
   get heldMessages(): number {
     let held = 0;

@@ -24,15 +24,16 @@ export interface IngestPort {
 
 /** A publication of a device with what may be done to its connection. */
 export interface DevicePublication {
-  readonly channel: 'data' | 'scalar' | 'refused';
-  readonly metric: string | null;
+  readonly channel: 'data' | 'scalar' | 'senml' | 'event' | 'log' | 'refused';
+  /** The metric of a scalar, the name of an event, else null. */
+  readonly name: string | null;
   readonly refusal: Refusal | null;
   /** The channel as the device is told of it. */
   readonly word: string;
   readonly topic: string;
   readonly payload: Buffer;
   readonly qos: 0 | 1 | 2;
-  /** Whether somebody wants to see the message on the device's `data` stream. */
+  /** Whether somebody wants to see the message on its stream: `event/{name}`, `log`, of readings `data`. */
   readonly isWanted: () => boolean;
   /** Called after COMMIT, or never. `canonical` is what the stream shows; null when nothing. */
   readonly acknowledge: (canonical: Buffer | null) => void;
@@ -85,7 +86,7 @@ export class DeviceClient implements Access {
   readonly keepAliveS: number;
   readonly principal: DevicePrincipal;
   readonly #parts: DeviceParts;
-  readonly #dataTopic: string;
+  readonly #dataStream: Stream;
   readonly #inbox: string;
   /** Verdicts by topic name. */
   readonly #intakes = new Map<string, Intake>();
@@ -94,18 +95,15 @@ export class DeviceClient implements Access {
   #session: Session | null = null;
   #lane: unknown = null;
   #source: DeviceSource | null = null;
-  #isWanted = false;
-  #wantedGeneration = -1;
   #hellosLeft = HELLO_BURST;
   #helloAtMs = 0;
-  readonly #askWanted = (): boolean => this.#isDataWanted();
 
   constructor(principal: DevicePrincipal, keepAliveS: number, parts: DeviceParts) {
     this.principal = principal;
     this.keepAliveS = keepAliveS;
     this.clientId = `d:${principal.organization}/${principal.device}`;
     this.#parts = parts;
-    this.#dataTopic = canonicalTopic(principal, 'data');
+    this.#dataStream = new Stream(canonicalTopic(principal, 'data'), parts.fanOut);
     this.#inbox = canonicalTopic(principal, 'in/');
   }
 
@@ -193,23 +191,24 @@ export class DeviceClient implements Access {
 
   #store(intake: Intake, message: IncomingMessage): boolean {
     const { topic, payload, qos } = message;
+    const stream = this.#streamOf(intake);
     return this.#parts.ingest.accept(this.#lane, {
       channel: intake.channel as DevicePublication['channel'],
-      metric: intake.metric,
+      name: intake.name,
       refusal: intake.refusal,
       word: intake.word,
       topic,
       payload,
       qos,
       source: this.#source as DeviceSource,
-      isWanted: this.#askWanted,
-      acknowledge: (canonical) => this.#settle(message, canonical),
+      isWanted: stream.isWanted,
+      acknowledge: (canonical) => this.#settle(stream, message, canonical),
     });
   }
 
   /** Stored; what waits for others is written down before the device is told so. */
-  #settle(message: IncomingMessage, canonical: Buffer | null): void {
-    const written = canonical === null ? null : this.#forward(this.#dataTopic, canonical, message);
+  #settle({ topic }: Stream, message: IncomingMessage, canonical: Buffer | null): void {
+    const written = canonical === null ? null : this.#forward(topic, canonical, message);
     if (written === null) message.acknowledge();
     else void written.then(message.acknowledge);
   }
@@ -223,7 +222,7 @@ export class DeviceClient implements Access {
     }
     const hello = decodeHello(message.payload);
     if (isHelloRefusal(hello)) {
-      const refused: Intake = { channel: 'refused', metric: null, refusal: hello, word: 'hello' };
+      const refused: Intake = { channel: 'refused', name: null, refusal: hello, word: 'hello' };
       return this.#store(refused, message);
     }
     if (hello.boot !== undefined) this.#parts.ingest.setBoot(this.#lane, hello.boot);
@@ -263,12 +262,31 @@ export class DeviceClient implements Access {
     return this.#parts.fanOut.publish({ topic, payload, qos: qos === 0 ? 0 : 1, retain: false });
   }
 
-  #isDataWanted(): boolean {
-    const { fanOut } = this.#parts;
-    if (fanOut.generation !== this.#wantedGeneration) {
-      this.#wantedGeneration = fanOut.generation;
-      this.#isWanted = fanOut.isWanted(this.#dataTopic);
+  /** Events and log lines are few: their streams are made as they come. */
+  #streamOf({ channel, name }: Intake): Stream {
+    if (channel !== 'event' && channel !== 'log') return this.#dataStream;
+    const rest = channel === 'log' ? 'log' : `event/${name}`;
+    return new Stream(canonicalTopic(this.principal, rest), this.#parts.fanOut);
+  }
+}
+
+/** Where what a device publishes is shown to integrators. */
+class Stream {
+  readonly topic: string;
+  readonly #fanOut: DeviceParts['fanOut'];
+  #isWanted = false;
+  #generation = -1;
+  /** Whether anybody is subscribed to it. */
+  readonly isWanted = (): boolean => {
+    if (this.#fanOut.generation !== this.#generation) {
+      this.#generation = this.#fanOut.generation;
+      this.#isWanted = this.#fanOut.isWanted(this.topic);
     }
     return this.#isWanted;
+  };
+
+  constructor(topic: string, fanOut: DeviceParts['fanOut']) {
+    this.topic = topic;
+    this.#fanOut = fanOut;
   }
 }

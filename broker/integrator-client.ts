@@ -12,7 +12,7 @@ const KEEP_ALIVE_S_MAX = 1200;
 /** Longest client identifier, in characters; it is part of a key on disk. */
 const CLIENT_ID_MAX = 128;
 
-const FORBIDDEN: Intake = { channel: 'open', metric: null, refusal: null, word: '' };
+const FORBIDDEN: Intake = { channel: 'open', name: null, refusal: null, word: '' };
 
 /** What an integrator's access works with. */
 export interface IntegratorParts {

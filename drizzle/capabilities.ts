@@ -56,26 +56,21 @@ export async function prepareExtension(url: string, timeoutMs: number): Promise<
   }
 }
 
-/** Looks at what `reading` really is in the migrated database: the table decides, not the extension alone. */
+/**
+ * Looks at what `reading` and its rollups really are in the migrated database: they decide, not the
+ * extension and its licence of today.
+ */
 export async function findCapabilities(
   client: pg.Client,
 ): Promise<Omit<Capabilities, 'rowSecurity'>> {
   const none = { hypertables: false, columnstore: false, continuousAggregates: false };
-  const { rows } = await client.query<{ version: string }>(
-    `SELECT extversion AS version FROM pg_extension WHERE extname = 'timescaledb'`,
+  const { rows } = await client.query(`SELECT FROM pg_extension WHERE extname = 'timescaledb'`);
+  if (rows.length === 0) return none;
+  const found = await client.query<Omit<Capabilities, 'rowSecurity'>>(
+    `SELECT count(*) = 1 AS hypertables, coalesce(bool_or(compression_enabled), false) AS columnstore,
+            EXISTS (SELECT FROM timescaledb_information.continuous_aggregates
+                    WHERE view_name = 'reading_1m') AS "continuousAggregates"
+     FROM timescaledb_information.hypertables WHERE hypertable_name = 'reading'`,
   );
-  const version = rows[0]?.version;
-  if (version === undefined) return none;
-  const found = await client.query<{ hypertables: boolean; licensed: boolean }>(
-    `SELECT EXISTS (SELECT FROM timescaledb_information.hypertables
-                    WHERE hypertable_name = 'reading') AS hypertables,
-            current_setting('timescaledb.license', true) = 'timescale' AS licensed`,
-  );
-  const { hypertables = false, licensed = false } = found.rows[0] ?? {};
-  const [major = 0, minor = 0] = version.split('.').map(Number);
-  return {
-    hypertables,
-    columnstore: hypertables && licensed && (major > 2 || (major === 2 && minor >= 18)),
-    continuousAggregates: hypertables && licensed,
-  };
+  return found.rows[0] ?? none;
 }

@@ -31,6 +31,10 @@ const RIGHTS: Readonly<Record<string, readonly string[]>> = {
   log_entry: ['SELECT'],
   import_run: ['SELECT', 'INSERT', 'UPDATE'],
   import_refusal: ['SELECT', 'INSERT'],
+  retention: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+  reading_1m: ['SELECT'],
+  reading_1h: ['SELECT'],
+  reading_1d: ['SELECT'],
 };
 
 const DELETE_READINGS = 'device_readings_delete(int4)';

@@ -18,6 +18,8 @@ export const NESTING_MAX = 3;
 export const TOPIC_BYTES_MAX = 128;
 /** Most levels of a topic name or filter. */
 export const TOPIC_LEVELS_MAX = 6;
+/** Longest time since boot that a device may state, in milliseconds: 31 years. */
+export const UP_MS_MAX = 1e12;
 /** A device time before 2020-01-01T00:00:00Z comes from a clock that was never set. Microseconds. */
 export const CLOCK_SET_MICROS = 1_577_836_800_000_000;
 
@@ -53,10 +55,11 @@ export class Refusal {
 }
 
 /**
- * Where the time of a reading comes from, as stored: the device's `ts`; receipt minus `age`; receipt,
- * for want of both; receipt, because the device's time cannot be right.
+ * Where the time of a reading comes from, as stored: the device's `ts`; receipt minus `age`, or the boot
+ * plus `up`; receipt, for want of all; receipt, because the device's `ts` cannot be right; the device's
+ * `ts` less what its clock is known to be ahead.
  */
-export const QUALITY = { device: 0, age: 1, receipt: 2, serverTs: 3 } as const;
+export const QUALITY = { device: 0, age: 1, receipt: 2, serverTs: 3, corrected: 4 } as const;
 /** One of the values of {@link QUALITY}. */
 export type Quality = (typeof QUALITY)[keyof typeof QUALITY];
 
@@ -100,7 +103,7 @@ export const ORGANIZATION_STREAMS = '_';
 /** Names that no organization may take, because the topic tree gives them a meaning. */
 export const RESERVED_ORGANIZATIONS = ['me', 'devices', 'gateway', 'claim', 'sys', '_'] as const;
 /** Members of a sample that are not metrics. No metric may be called so. */
-export const RESERVED_MEMBERS = ['ts', 'age', 'dt', 'seq', 'values'] as const;
+export const RESERVED_MEMBERS = ['ts', 'age', 'up', 'dt', 'seq', 'values'] as const;
 
 /** Shape of an organization's name. {@link RESERVED_ORGANIZATIONS} are excluded besides. */
 export const ORGANIZATION_NAME = /^[a-z0-9][a-z0-9-]{1,23}$/;

@@ -10,8 +10,8 @@ export const DIAGNOSIS = {
   bad_cbor: 'CBOR is not read yet: send JSON.',
   bad_senml: 'SenML is not read yet: publish JSON to v1/me/data.',
   bad_name:
-    'Name metrics and events [A-Za-z][A-Za-z0-9_.-]{0,63}, and not ts, age, dt, seq or values.',
-  bad_type: 'Send numbers, booleans, texts or null as values, and numbers as ts, age, dt and seq.',
+    'Name metrics and events [A-Za-z][A-Za-z0-9_.-]{0,63}, and not ts, age, up, dt, seq or values.',
+  bad_type: 'Send numbers, booleans, texts or null as values, and numbers as ts, age, up, dt and seq.',
   bad_series: 'In a series give dt, and all arrays the same length.',
   too_deep: 'Nest objects three names deep at most, or flatten them.',
   too_big: 'Split the message: the packet, the payload or a text is above its limit.',

@@ -4,7 +4,7 @@ import { Refusal } from './contract.ts';
 import { findJsonFault } from './json-fault.ts';
 
 /** Deepest nesting of brackets that is parsed at all. An accepted payload needs six at most. */
-const DEPTH_MAX = 8;
+export const DEPTH_MAX = 8;
 /** Most commas outside strings that are parsed at all. An accepted payload needs about 5000 at most. */
 const COMMAS_MAX = 8000;
 /** Below this size even the worst payload parses in well under a millisecond. Bytes. */

@@ -26,7 +26,7 @@ export function isNameText(name: string): boolean {
 export function isReserved(key: string): boolean {
   switch (key.length) {
     case 2:
-      return key === 'ts' || key === 'dt';
+      return key === 'ts' || key === 'dt' || key === 'up';
     case 3:
       return key === 'age' || key === 'seq';
     case 6:

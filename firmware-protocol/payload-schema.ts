@@ -7,6 +7,7 @@ import {
   metricNameSchema,
   SAMPLE_METRICS_MAX,
   TEXT_BYTES_MAX,
+  UP_MS_MAX,
   type RefusalCode,
 } from './contract.ts';
 
@@ -37,8 +38,10 @@ const seriesValueSchema = z.union([z.array(valueSchema), z.null()]);
 const stamp = {
   /** Unix time: seconds below 1e11, else milliseconds. Fractions are kept to the microsecond. */
   ts: z.number().optional(),
-  /** Milliseconds between sample (of a series: its first) and publish. Used without `ts`. */
+  /** Milliseconds between sample (of a series: its first) and publish. Used without a `ts` that can be right. */
   age: z.number().min(0).optional(),
+  /** Milliseconds from boot to the sample (of a series: its first). Used without `ts` and `age`. */
+  up: z.number().min(0).max(UP_MS_MAX).optional(),
   /** Number of the message, counted by the device. */
   seq: z.int().min(0).optional(),
 };
@@ -58,7 +61,7 @@ const seriesMembers = membersOf(seriesValueSchema);
 export const sampleSchema = z
   .object({ ...stamp, ...noStep, ...unwrapped })
   .catchall(plainMembers)
-  .superRefine(({ ts: _ts, age: _age, seq: _seq, ...metrics }, context) =>
+  .superRefine(({ ts: _ts, age: _age, up: _up, seq: _seq, ...metrics }, context) =>
     refineMetrics(metrics, context),
   );
 
@@ -72,7 +75,7 @@ export const wrappedSampleSchema = z.strictObject({
 export const seriesSchema = z
   .object({ ...stamp, ...step, ...unwrapped })
   .catchall(seriesMembers)
-  .superRefine(({ ts: _ts, age: _age, seq: _seq, dt: _dt, ...metrics }, context) =>
+  .superRefine(({ ts: _ts, age: _age, up: _up, seq: _seq, dt: _dt, ...metrics }, context) =>
     refineSeries(metrics, context),
   );
 
@@ -138,7 +141,7 @@ function refineSeries(metrics: object, context: z.RefinementCtx): void {
 }
 
 function sizeOf(item: Readonly<Record<string, unknown>>): { samples: number; values: number } {
-  const { ts: _ts, age: _age, seq: _seq, dt, values, ...rest } = item;
+  const { ts: _ts, age: _age, up: _up, seq: _seq, dt, values, ...rest } = item;
   const columns = flatMembers(isGroup(values) ? values : rest).map(([, column]) => column);
   if (dt === undefined) return { samples: 1, values: columns.length };
   const lengths = columns.filter((column) => Array.isArray(column)).map(({ length }) => length);

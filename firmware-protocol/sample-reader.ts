@@ -7,6 +7,7 @@ import {
   Refusal,
   SAMPLE_METRICS_MAX,
   TEXT_BYTES_MAX,
+  UP_MS_MAX,
 } from './contract.ts';
 import { isMissingWord } from './json-text.ts';
 import { isNameText, isReserved, shown } from './metric-name.ts';
@@ -40,6 +41,7 @@ export class SampleReader {
   #hasGroups = false;
   #ts: number | null = null;
   #age: number | null = null;
+  #up: number | null = null;
   #seq: number | null = null;
   #dt: number | null = null;
   #values: Members | null = null;
@@ -84,6 +86,7 @@ export class SampleReader {
     this.#hasGroups = false;
     this.#ts = null;
     this.#age = null;
+    this.#up = null;
     this.#seq = null;
     this.#dt = null;
     this.#values = null;
@@ -103,6 +106,9 @@ export class SampleReader {
       case 'age':
         this.#age = value;
         return value < 0 ? badStamp(key) : null;
+      case 'up':
+        this.#up = value;
+        return value < 0 || value > UP_MS_MAX ? badStamp(key) : null;
       case 'dt':
         this.#dt = value;
         return value > 0 ? null : badStamp(key);
@@ -161,20 +167,22 @@ export class SampleReader {
       const fault = findRepeatedName(members, '', new Set());
       if (fault !== null) return fault;
     }
-    return this.#addSample(this.#ts, this.#age, points, false);
+    return this.#addSample({
+      tsMicros: this.#ts,
+      ageMs: this.#age,
+      upMs: this.#up,
+      seq: this.#seq,
+      isContinued: false,
+      fromLast: 0,
+      points,
+    });
   }
 
-  #addSample(
-    tsMicros: number | null,
-    ageMs: number | null,
-    points: Point[],
-    isContinued: boolean,
-  ): Refusal | null {
-    const sample: Sample = { tsMicros, ageMs, seq: this.#seq, isContinued, fromLast: 0, points };
+  #addSample(sample: Sample): Refusal | null {
     // A pushed-to array holds 17 slots from the start, and most messages are one sample.
     if (this.samples.length === 0) this.samples = [sample];
     else this.samples.push(sample);
-    this.pointCount += points.length;
+    this.pointCount += sample.points.length;
     if (this.samples.length > MESSAGE_SAMPLES_MAX) return tooMany('samples', MESSAGE_SAMPLES_MAX);
     return this.pointCount + this.missing > MESSAGE_POINTS_MAX
       ? tooMany('values', MESSAGE_POINTS_MAX)
@@ -260,14 +268,20 @@ export class SampleReader {
       : null;
   }
 
-  /** Without `ts` and `age` the last sample of a series was taken when it was received. */
+  /** Without a time of its own the last sample of a series was taken when it was received. */
   #addRow(row: number, length: number, dt: number, points: Point[]): Refusal | null {
-    if (this.#ts !== null) {
-      const tsMicros = toSafeInteger(this.#ts + row * dt * 1000);
-      return this.#addSample(tsMicros, this.#age, points, row > 0);
-    }
-    const ageMs = this.#age === null ? (length - 1 - row) * dt : this.#age - row * dt;
-    return this.#addSample(null, ageMs, points, row > 0);
+    const behindMs = row * dt;
+    const isTimeless = this.#ts === null && this.#age === null && this.#up === null;
+    const ageMs = isTimeless ? (length - 1) * dt : this.#age;
+    return this.#addSample({
+      tsMicros: this.#ts === null ? null : toSafeInteger(this.#ts + behindMs * 1000),
+      ageMs: ageMs === null ? null : ageMs - behindMs,
+      upMs: this.#up === null ? null : Math.min(this.#up + behindMs, UP_MS_MAX),
+      seq: this.#seq,
+      isContinued: row > 0,
+      fromLast: 0,
+      points,
+    });
   }
 }
 

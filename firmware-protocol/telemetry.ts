@@ -1,8 +1,10 @@
 // HOT PATH: once per message; 0.4 µs for one value, 0.8 µs for five, of which JSON.parse 0.2 and 0.5
 import type { Buffer } from 'node:buffer';
+import { isCbor, readCbor } from './cbor.ts';
 import { PACKET_BYTES_MAX, Refusal } from './contract.ts';
 import { isMissingWord, readJson, readText } from './json-text.ts';
 import { isMetricName } from './metric-name.ts';
+import type { Occurrence } from './occurrence.ts';
 import { SampleReader, textFaultOf } from './sample-reader.ts';
 
 export { Refusal } from './contract.ts';
@@ -23,6 +25,8 @@ export interface Sample {
   tsMicros: number | null;
   /** Milliseconds before receipt. Below zero where a series runs past its receipt. */
   ageMs: number | null;
+  /** Milliseconds from the boot of the device to the sample, at most {@link UP_MS_MAX}. */
+  upMs: number | null;
   /** Number of the message. All samples of a series have that of the series. */
   seq: number | null;
   /** Whether it belongs to the series of the sample before, and shares its `seq`. */
@@ -41,19 +45,23 @@ export interface Decoded {
   pointCount: number;
   /** Values left out: null, nan, inf and numbers beyond a double. */
   missing: number;
+  /** Units by metric that the message names, of SenML alone; absent when it names none. */
+  units?: ReadonlyMap<string, string>;
+  /** Of `event/{name}` and `log`: what happened. Absent of readings. */
+  occurrence?: Occurrence;
 }
 
 /** Above this size a scalar is refused unread: a text of 256 bytes has room, escapes included. Bytes. */
 const SCALAR_BYTES_MAX = 2048;
 
 /**
- * Decodes a message of channel `data`: a sample, a series, the form with `values`, or an array of them.
- * The whole message is accepted or refused. Never throws; the time is linear in the size.
+ * Decodes a message of channel `data`: a sample, a series, the form with `values`, or an array of them, in
+ * JSON, or in CBOR by its first byte. The whole message is accepted or refused. Never throws; the time is linear in the size.
  * @param bytesMax larger payloads are refused unread.
  */
 export function decodeData(payload: Buffer, bytesMax = PACKET_BYTES_MAX): Decoded | Refusal {
   if (payload.length > bytesMax) return tooBig(payload.length, bytesMax);
-  const value = readJson(payload);
+  const value = isCbor(payload[0]) ? readCbor(payload, null) : readJson(payload);
   if (value instanceof Refusal) return value;
   if (typeof value !== 'object' || value === null) {
     return new Refusal('bad_type', 'the payload is neither an object nor an array');
@@ -136,5 +144,13 @@ function none(): Decoded {
 }
 
 function scalarSample(points: Point[]): Sample {
-  return { tsMicros: null, ageMs: null, seq: null, isContinued: false, fromLast: 0, points };
+  return {
+    tsMicros: null,
+    ageMs: null,
+    upMs: null,
+    seq: null,
+    isContinued: false,
+    fromLast: 0,
+    points,
+  };
 }

@@ -1,12 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from '../log.ts';
 import { reasonOf } from '../errors.ts';
-import { makeUuidV7 } from '../drizzle/uuid-v7.ts';
 import { Batch, type LatestColumns } from './batch.ts';
+import { commitBatch, type BatchStore } from './batch-commit.ts';
 import type { DeviceLane } from './device-lane.ts';
+import type { Message } from './message.ts';
 import type { IngestMetrics } from './metrics.ts';
 import type { Stored } from './reading-store.ts';
-import { classifyStoreFault } from './store-fault.ts';
 
 /** Bounds of the writer. */
 export interface WriterLimits {
@@ -19,31 +19,49 @@ export interface WriterLimits {
   readonly queueBytesMax: number;
   /** The part of the queue's rows and bytes that one device may fill: above 0, 1 for all of it. */
   readonly deviceShare?: number;
+  /** What has waited so long for COMMIT goes to the spool. */
+  readonly spoolAfterMs?: number;
+}
+
+/** Where messages go that the database does not take in time; see `MessageSpool`. */
+export interface BatchSpool {
+  /** False while it is full or fails. */
+  readonly isUsable: boolean;
+  /** Calls one of the two, once: `onStored` when all of them are synced to disk. */
+  append(messages: readonly Message[], onStored: () => void, onFailed: () => void): void;
+}
+
+/** What the writer is made of. */
+export interface WriterParts {
+  readonly store: BatchStore;
+  readonly limits: WriterLimits;
+  readonly metrics: IngestMetrics;
+  readonly log: Logger;
+  /** Null or left out: what the database does not take waits in the queue. */
+  readonly spool?: BatchSpool | null;
 }
 
 /** An eighth: seven devices at their bound still leave room for the others. */
 const DEVICE_SHARE = 0.125;
-
 /** Waits between attempts while the database is away: doubling, with jitter of a half. */
 const RETRY_MS_MIN = 50;
 const RETRY_MS_MAX = 2000;
-
-/** Where batches go; see `ReadingStore`, which is the only one in the program. */
-export interface BatchStore {
-  insert(batch: Batch, latest: LatestColumns): Promise<Stored>;
-  insertNew(batch: Batch, first: number, end: number): Promise<Stored>;
-  insertQuarantine(batch: Batch, index: number): Promise<Stored>;
-  forgetPartitions(): void;
-  close(): Promise<void>;
-}
-
 /** Batches below this size are not worth a wait. */
 const LINGER_MESSAGES_MIN = 64;
+const SPOOL_AFTER_MS = 1000;
+/** An attempt under way may yet succeed: its batch waits so many times longer. */
+const UNDER_WAY_FACTOR = 3;
 
 /** A batch that no longer grows, with the newest readings it leaves behind. */
 interface Sealed {
   readonly batch: Batch;
   readonly latest: LatestColumns;
+  /** Its place among all batches. */
+  readonly number: number;
+  /** When its first message came, in ms of the monotonic clock. */
+  readonly openedAtMs: number;
+  /** Whether the spool has it, or is writing it: the spool's answer counts then. */
+  isSpooled: boolean;
 }
 
 /**
@@ -51,35 +69,48 @@ interface Sealed {
  * after its COMMIT.
  *
  * Idle: a message is committed in the same turn of the event loop. Busy: what comes in during a COMMIT
- * is the next batch. Database away: the batch is tried again until it is stored; nothing is given up,
- * nothing is acknowledged, and {@link hasRoom} tells when to stop taking more. At least once: when the
- * answer to a COMMIT was lost, the batch is written again, and the key of `reading` drops the copy.
+ * is the next batch. Database away or slow: what has waited for `spoolAfterMs`, or does not fit into the
+ * queue, goes to the spool and is acknowledged once it is synced there. Spool off, full or failing: the
+ * batch is tried again until it is stored; nothing is given up, nothing is acknowledged, and
+ * {@link hasRoom} tells when to stop taking more. At least once: when the answer to a COMMIT was lost,
+ * the batch is written again, and the key of `reading` drops the copy.
  */
 export class BatchWriter {
   readonly #store: BatchStore;
   readonly #limits: WriterLimits;
   readonly #deviceRowsMax: number;
   readonly #deviceBytesMax: number;
+  readonly #spoolAfterMs: number;
   readonly #metrics: IngestMetrics;
   readonly #log: Logger;
+  readonly #spool: BatchSpool | null;
   readonly #roomWaiters = new Set<() => void>();
   readonly #drainWaiters = new Set<() => void>();
   #open = new Batch();
+  #openedAtMs = 0;
+  /** In the order of their numbers; the one under way is not among them. */
   readonly #sealed: Sealed[] = [];
+  #underWay: Sealed | null = null;
+  #lastNumber = 0;
   #sealedRows = 0;
   #sealedBytes = 0;
+  #sealedMessages = 0;
+  #spoolingBatches = 0;
   #isRunning = false;
   #isStopped = false;
   #isAway = false;
+  #watch: NodeJS.Timeout | null = null;
 
-  constructor(store: BatchStore, limits: WriterLimits, metrics: IngestMetrics, log: Logger) {
+  constructor({ store, limits, metrics, log, spool = null }: WriterParts) {
     this.#store = store;
     this.#limits = limits;
     const { deviceShare = DEVICE_SHARE } = limits;
     this.#deviceRowsMax = Math.ceil(limits.queueRowsMax * deviceShare);
     this.#deviceBytesMax = Math.ceil(limits.queueBytesMax * deviceShare);
+    this.#spoolAfterMs = limits.spoolAfterMs ?? SPOOL_AFTER_MS;
     this.#metrics = metrics;
     this.#log = log;
+    this.#spool = spool;
   }
 
   /** The batch to add a message to; {@link added} must follow in the same turn. */
@@ -87,25 +118,22 @@ export class BatchWriter {
     return this.#open;
   }
 
-  /** Rows that wait for COMMIT. */
+  /** Rows that wait to be stored. */
   get queuedRows(): number {
     return this.#sealedRows + this.#open.rowCount;
   }
 
-  /** Payload bytes that wait for COMMIT. */
+  /** Payload bytes that wait to be stored. */
   get queuedBytes(): number {
     return this.#sealedBytes + this.#open.payloadBytes;
   }
 
-  /** Messages that wait for COMMIT. */
+  /** Messages that wait to be stored. */
   get queuedMessages(): number {
-    return this.#sealed.reduce(
-      (sum, { batch }) => sum + batch.messages.length,
-      this.#open.messages.length,
-    );
+    return this.#sealedMessages + this.#open.messages.length;
   }
 
-  /** True while the last attempt to commit failed for a reason that passes. */
+  /** True from when a commit fails for a reason that passes until the database is known to be back. */
   get isAway(): boolean {
     return this.#isAway;
   }
@@ -126,55 +154,89 @@ export class BatchWriter {
     );
   }
 
-  /** Calls `wake` once, after a COMMIT has made room. */
+  /** Calls `wake` once, after something was stored and has made room. */
   whenRoom(wake: () => void): void {
     this.#roomWaiters.add(wake);
+    this.#spoolAll();
   }
 
   /** Tells that a message was added to {@link open}. */
   added(): void {
+    if (this.#open.messages.length === 1) this.#openedAtMs = performance.now();
     if (this.#open.rowCount >= this.#limits.batchRowsMax) this.#seal();
-    if (this.#isRunning) return;
-    this.#isRunning = true;
-    setImmediate(() => void this.#run());
+    this.#start();
+  }
+
+  /** Tells that the database took something that came another way: batches are given to it again. */
+  noteBack(): void {
+    this.#setAway(null);
   }
 
   /** Resolves when everything added so far is stored and acknowledged. Rejects never. */
   drain(): Promise<void> {
-    if (!this.#isRunning) return Promise.resolve();
+    if (this.#isIdle()) return Promise.resolve();
     return new Promise((resolve) => this.#drainWaiters.add(resolve));
   }
 
   /** Gives up: what is not stored now stays unacknowledged. Ends the store's connection. */
   async stop(): Promise<void> {
     this.#isStopped = true;
+    if (this.#watch !== null) clearInterval(this.#watch);
     await this.#store.close();
+  }
+
+  #start(): void {
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    if (this.#spool !== null && this.#watch === null) {
+      this.#watch = setInterval(() => this.#spoolLate(), Math.ceil(this.#spoolAfterMs / 4));
+    }
+    setImmediate(() => void this.#run());
+  }
+
+  #isIdle(): boolean {
+    return !this.#isRunning && this.#spoolingBatches === 0;
+  }
+
+  #noteIdle(): void {
+    if (!this.#isIdle()) return;
+    if (this.#watch !== null) clearInterval(this.#watch);
+    this.#watch = null;
+    for (const resolve of this.#drainWaiters) resolve();
+    this.#drainWaiters.clear();
   }
 
   #seal(): void {
     const batch = this.#open;
     this.#open = new Batch();
-    this.#sealed.push({ batch, latest: batch.takeLatest() });
+    const latest = batch.takeLatest();
+    this.#lastNumber += 1;
+    const [number, openedAtMs] = [this.#lastNumber, this.#openedAtMs];
+    this.#sealed.push({ batch, latest, number, openedAtMs, isSpooled: false });
     this.#sealedRows += batch.rowCount;
     this.#sealedBytes += batch.payloadBytes;
+    this.#sealedMessages += batch.messages.length;
   }
 
   async #run(): Promise<void> {
     let committedMessages = 0;
     while (!this.#isStopped) {
+      if (this.#isAway) this.#spoolAll();
       if (this.#sealed.length === 0) {
         if (this.#open.messages.length === 0) break;
         await this.#linger(committedMessages);
-        if (this.#sealed.length === 0) this.#seal();
+        if (this.#sealed.length === 0 && this.#open.messages.length > 0) this.#seal();
+        if (this.#isAway) this.#spoolAll();
       }
-      const sealed = this.#sealed[0];
-      if (sealed === undefined) break;
-      await this.#storeNext(sealed);
+      const sealed = this.#sealed.shift();
+      if (sealed === undefined) continue;
+      this.#underWay = sealed;
+      await this.#storeUntilDone(sealed);
+      this.#underWay = null;
       committedMessages = sealed.batch.messages.length;
     }
     this.#isRunning = false;
-    for (const resolve of this.#drainWaiters) resolve();
-    this.#drainWaiters.clear();
+    this.#noteIdle();
   }
 
   /** Waits for more only when it pays: the last batch was large and this one is not yet. */
@@ -185,15 +247,35 @@ export class BatchWriter {
     await delay(lingerMs);
   }
 
-  async #storeNext(sealed: Sealed): Promise<void> {
-    const { batch } = sealed;
+  async #storeUntilDone(sealed: Sealed): Promise<void> {
     const startedAt = performance.now();
-    const stored = await this.#storeUntilDone(sealed);
-    if (stored === null) return;
-    this.#sealed.shift();
+    for (let attempt = 0; !this.#isStopped && !sealed.isSpooled; attempt += 1) {
+      try {
+        const { batch, latest } = sealed;
+        const stored = await commitBatch(this.#store, batch, latest, this.#log);
+        this.#setAway(null);
+        if (!sealed.isSpooled) this.#settleCommitted(sealed, stored, performance.now() - startedAt);
+        return;
+      } catch (cause) {
+        if (this.#isStopped) return;
+        this.#setAway(cause);
+        this.#metrics.commitFailures += 1;
+        if (this.#isLate(sealed, 1) && this.#spoolOne(sealed)) return;
+        const backoffMs = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** attempt);
+        await delay(backoffMs * (0.5 + Math.random() / 2));
+      }
+    }
+  }
+
+  #settleCommitted(sealed: Sealed, stored: Stored, ms: number): void {
+    this.#metrics.batchCommitted(sealed.batch, stored, ms / 1000);
+    this.#settle(sealed);
+  }
+
+  #settle({ batch }: Sealed): void {
     this.#sealedRows -= batch.rowCount;
     this.#sealedBytes -= batch.payloadBytes;
-    this.#metrics.batchCommitted(batch, stored, (performance.now() - startedAt) / 1000);
+    this.#sealedMessages -= batch.messages.length;
     batch.settle();
     for (const { publication, canonical } of batch.messages) publication.acknowledge(canonical);
     if (this.#roomWaiters.size > 0 && this.hasRoom()) this.#wakeWaiters();
@@ -205,75 +287,72 @@ export class BatchWriter {
     for (const wake of waiters) wake();
   }
 
-  /** Null when the writer was stopped before the batch was stored. */
-  async #storeUntilDone(sealed: Sealed): Promise<Stored | null> {
-    for (let attempt = 0; !this.#isStopped; attempt += 1) {
-      try {
-        const stored = await this.#storeOnce(sealed);
-        this.#setAway(null);
-        return stored;
-      } catch (cause) {
-        if (this.#isStopped) break;
-        this.#setAway(cause);
-        this.#metrics.commitFailures += 1;
-        const backoffMs = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** attempt);
-        await delay(backoffMs * (0.5 + Math.random() / 2));
-      }
-    }
-    return null;
+  #isLate({ openedAtMs }: Sealed, factor: number): boolean {
+    return performance.now() - openedAtMs >= this.#spoolAfterMs * factor;
   }
 
-  async #storeOnce({ batch, latest }: Sealed): Promise<Stored> {
-    try {
-      return await this.#store.insert(batch, latest);
-    } catch (cause) {
-      if (classifyStoreFault(cause) === 'unavailable') throw cause;
-      if (classifyStoreFault(cause) === 'partition') this.#store.forgetPartitions();
-      return this.#storeNew(batch, 0, batch.messages.length);
+  /** To the spool with everything that has waited too long. */
+  #spoolLate(): void {
+    const isOpenLate = performance.now() - this.#openedAtMs >= this.#spoolAfterMs;
+    if (this.#open.messages.length > 0 && isOpenLate && this.#spool?.isUsable === true)
+      this.#seal();
+    while (this.#sealed[0] !== undefined && this.#isLate(this.#sealed[0], 1)) {
+      if (!this.#spoolNext()) return;
     }
+    const underWay = this.#underWay;
+    if (underWay !== null && this.#isLate(underWay, UNDER_WAY_FACTOR)) this.#spoolOne(underWay);
   }
 
-  /** Row by row what is new; halves down to the message whose rows the database refuses. */
-  async #storeNew(batch: Batch, first: number, end: number): Promise<Stored> {
-    try {
-      return await this.#store.insertNew(batch, first, end);
-    } catch (cause) {
-      const fault = classifyStoreFault(cause);
-      if (fault !== 'refused') {
-        if (fault === 'partition') this.#store.forgetPartitions();
-        throw cause;
-      }
-      if (end - first === 1) return this.#putAside(batch, first, cause);
-    }
-    const middle = (first + end) >>> 1;
-    const left = await this.#storeNew(batch, first, middle);
-    const right = await this.#storeNew(batch, middle, end);
-    return {
-      insertedRows: left.insertedRows + right.insertedRows,
-      duplicateRows: left.duplicateRows + right.duplicateRows,
-      quarantinedMessages: left.quarantinedMessages + right.quarantinedMessages,
-    };
+  /** To the spool with everything that is not under way, where it takes it. */
+  #spoolAll(): void {
+    if (this.#spool?.isUsable !== true) return;
+    if (this.#open.messages.length > 0) this.#seal();
+    while (this.#sealed.length > 0 && this.#spoolNext());
   }
 
-  async #putAside(batch: Batch, index: number, cause: unknown): Promise<Stored> {
-    const message = batch.messages[index];
-    if (message === undefined) throw cause;
-    message.quarantine ??= {
-      id: makeUuidV7(Date.now()),
-      code: 'not_stored',
-      detail: reasonOf(cause).slice(0, 100),
-    };
-    message.canonical = null;
-    this.#log.error({ err: reasonOf(cause) }, 'the database refused a message');
-    return this.#store.insertQuarantine(batch, index);
+  #spoolNext(): boolean {
+    const sealed = this.#sealed.shift();
+    if (sealed === undefined) return false;
+    const isTaken = this.#spoolOne(sealed);
+    if (!isTaken) this.#sealed.unshift(sealed);
+    return isTaken;
+  }
+
+  /** @returns false when the spool takes nothing now. */
+  #spoolOne(sealed: Sealed): boolean {
+    if (sealed.isSpooled) return true;
+    if (this.#spool?.isUsable !== true) return false;
+    sealed.isSpooled = true;
+    this.#spoolingBatches += 1;
+    this.#spool.append(
+      sealed.batch.messages,
+      () => {
+        this.#spoolingBatches -= 1;
+        this.#settle(sealed);
+        this.#noteIdle();
+      },
+      () => this.#putBack(sealed),
+    );
+    return true;
+  }
+
+  /** The spool has not taken it: it waits for the database after all, in its old place. */
+  #putBack(sealed: Sealed): void {
+    this.#spoolingBatches -= 1;
+    sealed.isSpooled = false;
+    // Still under way: the attempts go on with it.
+    if (sealed !== this.#underWay) {
+      const behind = this.#sealed.findIndex(({ number }) => number > sealed.number);
+      this.#sealed.splice(behind < 0 ? this.#sealed.length : behind, 0, sealed);
+    }
+    this.#start();
   }
 
   #setAway(cause: unknown): void {
     const isAway = cause !== null;
     if (isAway === this.#isAway) return;
     this.#isAway = isAway;
-    if (isAway)
-      this.#log.warn({ err: reasonOf(cause) }, 'database away, acknowledgements are held');
-    else this.#log.info('database back, acknowledgements go on');
+    if (isAway) this.#log.warn({ err: reasonOf(cause) }, 'database away');
+    else this.#log.info('database back');
   }
 }

@@ -3,7 +3,7 @@ import type { BootSequence } from './boot-sequence.ts';
 import { CopyBuffer } from './copy-buffer.ts';
 import type { Slot } from './device-lane.ts';
 import type { Message } from './message.ts';
-import type { SequenceWindow } from './sequence-window.ts';
+import { formatRanges } from './sequence-ranges.ts';
 
 const DAY_MICROS = 86_400_000_000;
 
@@ -18,11 +18,12 @@ export interface LatestColumns {
   readonly qualities: number[];
 }
 
-/** The numbers of a boot as they are once a run of messages is stored. */
+/** The numbers that a run of messages adds to those of a boot. */
 export interface SequenceRow {
   readonly deviceId: number;
   readonly boot: number;
-  readonly window: SequenceWindow;
+  /** An `int8multirange`. */
+  readonly received: string;
 }
 
 /**
@@ -35,6 +36,8 @@ export class Batch {
   /** UTC days, counted from 1970, that the rows fall into. */
   readonly days = new Set<number>();
   rowCount = 0;
+  /** Time of the oldest row, in microseconds since 1970; Infinity without rows. */
+  oldestMicros = Infinity;
   payloadBytes = 0;
   duplicateMessages = 0;
   /** Offset in `rows` behind the last row of each message. */
@@ -59,6 +62,7 @@ export class Batch {
     const { deviceId, metricId } = slot;
     this.rows.addReading(timeMicros, deviceId, metricId, value, text, receivedMicros, quality);
     this.rowCount += 1;
+    if (timeMicros < this.oldestMicros) this.oldestMicros = timeMicros;
     const day = Math.floor(timeMicros / DAY_MICROS);
     if (day !== this.#lastDay) {
       this.#lastDay = day;
@@ -100,26 +104,24 @@ export class Batch {
   }
 
   /**
-   * The numbers as they are once the messages up to, and not with, `end` are stored; of each device the
-   * boot that is kept. Batches before this one must be settled. Sorted by device.
+   * The numbers of the messages from `first` up to, and not with, `end`, as far as their boot has a name.
+   * Sorted by device and boot, so that two writers lock rows in one order.
    */
-  sequencesUpTo(end: number): SequenceRow[] {
+  sequencesOf(first: number, end: number): SequenceRow[] {
     if (this.#seqs.length === 0) return [];
-    const windows = new Map<BootSequence, SequenceWindow>();
+    const added = new Map<BootSequence, number[]>();
     for (const [index, sequence] of this.#sequences.entries()) {
-      if ((this.#seqPlaces[index] ?? end) >= end) break;
-      let window = windows.get(sequence);
-      if (window === undefined) {
-        window = sequence.committed.copy();
-        windows.set(sequence, window);
-      }
-      window.add(this.#seqs[index] ?? 0);
+      const place = this.#seqPlaces[index] ?? end;
+      if (place < first || place >= end || sequence.boot === null) continue;
+      const seqs = added.get(sequence);
+      if (seqs === undefined) added.set(sequence, [this.#seqs[index] ?? 0]);
+      else seqs.push(this.#seqs[index] ?? 0);
     }
     const rows: SequenceRow[] = [];
-    for (const [{ isKept, boot, device }, window] of windows) {
-      if (isKept && boot !== null) rows.push({ deviceId: device.deviceId, boot, window });
+    for (const [{ boot, device }, seqs] of added) {
+      rows.push({ deviceId: device.deviceId, boot: boot ?? 0, received: formatRanges(seqs) });
     }
-    return rows.sort((a, b) => a.deviceId - b.deviceId);
+    return rows.sort((a, b) => a.deviceId - b.deviceId || a.boot - b.boot);
   }
 
   /** Notes that all of it is stored, or in quarantine: the devices' parts of the queue are free. */

@@ -23,8 +23,9 @@ export class BootSequence {
     this.ahead = committed.copy();
   }
 
-  /** Whether it is the boot that `device_sequence` is to hold. */
-  get isKept(): boolean {
-    return this.boot !== null && this.device.bootSequence === this;
+  /** Notes a number that was stored without standing in a batch. */
+  addStored(seq: number): void {
+    this.committed.add(seq);
+    this.ahead.add(seq);
   }
 }

@@ -98,3 +98,17 @@ export class CopyBuffer {
     this.#view = new DataView(grown.buffer);
   }
 }
+
+/** Reads device and time out of rows that a {@link CopyBuffer} has made. */
+export function* readCopyRows(
+  rows: Buffer,
+): Generator<{ readonly deviceId: number; readonly timeMicros: number }> {
+  let at = 0;
+  while (at < rows.length) {
+    const timeMicros =
+      rows.readInt32BE(at + 6) * TWO_POW_32 + rows.readUInt32BE(at + 10) + POSTGRES_EPOCH_MICROS;
+    yield { deviceId: rows.readInt32BE(at + 18), timeMicros };
+    at += 2;
+    for (let field = 0; field < FIELDS; field += 1) at += 4 + Math.max(0, rows.readInt32BE(at));
+  }
+}

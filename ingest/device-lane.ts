@@ -1,6 +1,6 @@
 import { ReceiptClock } from '../firmware-protocol/time.ts';
 import type { Batch } from './batch.ts';
-import type { BootSequence } from './boot-sequence.ts';
+import { BootSequence } from './boot-sequence.ts';
 import type { Message } from './message.ts';
 import { SharedWait } from './shared-rate.ts';
 import { TokenBucket } from './token-bucket.ts';
@@ -17,6 +17,9 @@ export interface Slot {
   /** The open batch that holds the newest reading, if any does. */
   batch: Batch | null;
 }
+
+/** Boots of a device whose numbers are in memory. */
+const BOOTS_MAX = 4;
 
 /** The rates that a device may keep up; 0 is no limit. */
 export interface DeviceRates {
@@ -40,15 +43,23 @@ export class DeviceLane {
   readonly sharedWait = new SharedWait();
   waitingBytes = 0;
   isLoaded = false;
+  /** While true all that it sends is kept apart. Known once loaded. */
+  isQuarantined = false;
   /** The load under way. */
   loading: Promise<void> | null = null;
   /** True while something will wake the lane. */
   isBlocked = false;
+  /** Since when it waits for a lookup, in ms of the monotonic clock; null when it does not. */
+  lookupSince: number | null = null;
+  /** How many of {@link waiting}, from the first, are being written to the spool. */
+  spoolingMessages = 0;
+  /** Whether something would have woken the lane meanwhile. */
+  isWakeDue = false;
   readonly receiptClock = new ReceiptClock();
   /** Since when every message has had to wait for a rate, in ms of the monotonic clock. */
   rateWaitSince: number | null = null;
-  /** The last boot that the device has named; null when none is known. Set from when it is loaded. */
-  bootSequence: BootSequence | null = null;
+  /** The last boots that the device has named. Known once loaded. */
+  readonly #boots = new Map<number, BootSequence>();
   /** What stands in the writer's queue. */
   queuedMessages = 0;
   queuedRows = 0;
@@ -57,7 +68,6 @@ export class DeviceLane {
   connections = 0;
   /** In ms of the monotonic clock. */
   usedAt = 0;
-  #ageTick = 0;
 
   constructor(organizationId: number, deviceId: number, rates: DeviceRates) {
     this.organizationId = organizationId;
@@ -66,14 +76,25 @@ export class DeviceLane {
     this.pointBucket = new TokenBucket(rates.pointsPerSecond);
   }
 
+  /** The numbers of a boot; the first look at one that is new begins it. */
+  sequenceOf(boot: number): BootSequence {
+    let sequence = this.#boots.get(boot);
+    if (sequence === undefined) {
+      sequence = new BootSequence(this, boot);
+      this.keep(sequence);
+    }
+    return sequence;
+  }
+
+  /** Keeps the numbers of a boot that has a name, and forgets those of the oldest beyond a few. */
+  keep(sequence: BootSequence): void {
+    this.#boots.set(sequence.boot ?? 0, sequence);
+    const [oldest = 0] = this.#boots.keys();
+    if (this.#boots.size > BOOTS_MAX) this.#boots.delete(oldest);
+  }
+
   /** Whether nothing of the device is on its way. */
   get isEmpty(): boolean {
     return this.connections === 0 && this.waiting.length === 0 && this.queuedMessages === 0;
-  }
-
-  /** Microseconds below a millisecond that tell apart samples whose time is only known by their age. */
-  nextAgeTick(): number {
-    this.#ageTick = (this.#ageTick + 1) % 1000;
-    return this.#ageTick;
   }
 }

@@ -1,6 +1,7 @@
 import { cutPage, type Page } from '../drizzle/page.ts';
 import { inOrganization, type TenantDatabase } from '../drizzle/transaction.ts';
 import type { MetricKind } from './metric-catalog.ts';
+import { microsOf, timestampText } from './timestamp-text.ts';
 
 /** One stored value of a device. */
 export interface Reading {
@@ -65,8 +66,8 @@ export function createHistory(database: TenantDatabase): History {
         client.query<LatestRow>(
           `SELECT metric.metric_id, metric.name, metric.kind, metric.unit,
                   device_latest.value, device_latest.text_value, device_latest.quality,
-                  ${micros('device_latest.time')} AS time_micros,
-                  ${micros('device_latest.received_at')} AS received_micros
+                  ${microsOf('device_latest.time')} AS time_micros,
+                  ${microsOf('device_latest.received_at')} AS received_micros
            FROM device_latest JOIN metric USING (metric_id)
            WHERE device_latest.device_id = $2 AND metric.organization_id = $1
            ORDER BY metric.name`,
@@ -126,7 +127,7 @@ export function readingsStatement(query: ReadingsQuery): { text: string; values:
   const named = query.metrics === null ? '' : `AND metric.name = ANY(${give(query.metrics)})`;
   const text = `
     SELECT metric.name, metric.kind, page.metric_id, page.value, page.text_value,
-           ${micros('page.time')} AS time_micros
+           ${microsOf('page.time')} AS time_micros
     FROM device_latest AS series
     JOIN metric ON metric.metric_id = series.metric_id
     CROSS JOIN LATERAL (
@@ -140,18 +141,6 @@ export function readingsStatement(query: ReadingsQuery): { text: string; values:
     ORDER BY page.time ${direction}, page.metric_id ${direction}
     LIMIT $3`;
   return { text, values };
-}
-
-/** Exact: `extract` gives a numeric, and a float8 holds whole microseconds until the year 2255. */
-function micros(column: string): string {
-  return `(extract(epoch FROM ${column}) * 1000000)::float8`;
-}
-
-/** Microseconds as PostgreSQL reads them without loss. */
-function timestampText(timeMicros: number): string {
-  const fraction = ((timeMicros % 1_000_000) + 1_000_000) % 1_000_000;
-  const seconds = new Date((timeMicros - fraction) / 1000).toISOString().slice(0, 19);
-  return `${seconds}.${String(fraction).padStart(6, '0')}Z`;
 }
 
 function readingOf(row: ReadingRow): Reading {

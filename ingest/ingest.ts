@@ -1,20 +1,20 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Registry } from 'prom-client';
 import type { Database } from '../drizzle/database.ts';
 import type { Logger } from '../log.ts';
-import { BatchWriter, type WriterLimits } from './batch-writer.ts';
 import type { Lane } from './lane.ts';
-import { LaneStore, type Rates } from './lane-store.ts';
-import type { Publication } from './message.ts';
+import { MessageSpool } from './message-spool.ts';
+import type { Publication, Receipt } from './message.ts';
 import { MetricCatalog } from './metric-catalog.ts';
-import { IngestMetrics } from './metrics.ts';
-import { Pipeline, type PipelineLimits } from './pipeline.ts';
-import { ReadingStore } from './reading-store.ts';
+import { MetricUnits } from './metric-units.ts';
+import { IngestMetrics, type Ledger } from './metrics.ts';
+import type { ReplayWayIn } from './replay-port.ts';
+import { SpoolDrain, type DrainState } from './spool-drain.ts';
+import type { Spool } from './spool/spool.ts';
+import { createWayIn, type WayIn, type WayInLimits } from './way-in.ts';
 
 /** Bounds of ingest, each from one setting. */
-export interface IngestLimits {
-  readonly writer: WriterLimits;
-  readonly pipeline: PipelineLimits;
-  readonly rates: Rates;
+export interface IngestLimits extends WayInLimits {
   readonly organizationMetricsMax: number;
   readonly databaseTimeoutMs: number;
 }
@@ -22,6 +22,8 @@ export interface IngestLimits {
 /** What ingest is made of. */
 export interface IngestParts {
   readonly database: Database;
+  /** Null: what the database does not take is held unacknowledged. */
+  readonly spool: Spool | null;
   readonly limits: IngestLimits;
   readonly registry: Registry;
   readonly log: Logger;
@@ -31,59 +33,100 @@ const HOUSEKEEPING_MS = 60_000;
 const DAY_MS = 86_400_000;
 /** Partitions are made for today and this many days ahead. */
 const DAYS_AHEAD = 2;
+/** Aggregates are made of what is older than this, and more; see `aggregates`. */
+const LATE_MS = 60_000;
+/** The drain leaves the database to live messages while so much of their queue is filled. */
+const BUSY_SHARE = 0.25;
 
-/** From a publication to its COMMIT. The parts in the order that a message meets them. */
-export class Ingest {
+/**
+ * From a publication to its COMMIT. There are two ways in, made of the same parts: `live` for what
+ * connections bring, and `replay` for what is stored somewhere already and is fed in again.
+ */
+export class Ingest implements ReplayWayIn {
   readonly metrics = new IngestMetrics();
-  readonly #lanes: LaneStore;
-  readonly #pipeline: Pipeline;
-  readonly #writer: BatchWriter;
-  readonly #store: ReadingStore;
+  readonly #live: WayIn;
+  readonly #replay: WayIn;
+  readonly #units: MetricUnits;
+  readonly #spool: Spool | null;
+  readonly #drain: SpoolDrain | null;
+  readonly #limits: IngestLimits;
   readonly #log: Logger;
+  #lateBeforeMicros = 0;
   #housekeeping: NodeJS.Timeout | undefined;
 
-  constructor({ database, limits, registry, log }: IngestParts) {
-    const { writer, pipeline, rates } = limits;
+  constructor({ database, spool, limits, registry, log }: IngestParts) {
     this.#log = log;
-    const catalog = new MetricCatalog(database.pool, limits.organizationMetricsMax);
-    this.#lanes = new LaneStore(database.pool, catalog, rates);
-    this.#store = new ReadingStore({
-      url: database.url,
-      hypertables: database.capabilities.hypertables,
-      timeoutMs: limits.databaseTimeoutMs,
-      log,
-    });
-    this.#writer = new BatchWriter(this.#store, writer, this.metrics, log);
-    this.#pipeline = new Pipeline({
-      lanes: this.#lanes,
-      writer: this.#writer,
-      limits: pipeline,
+    this.#limits = limits;
+    this.#spool = spool;
+    this.#units = new MetricUnits(database.pool, log);
+    const shared = {
+      database,
+      catalog: new MetricCatalog(database.pool, limits.organizationMetricsMax, () =>
+        this.#units.metricsMade(),
+      ),
+      units: this.#units,
       metrics: this.metrics,
+      timeoutMs: limits.databaseTimeoutMs,
+      lateBefore: () => this.#lateBefore(),
       log,
+    };
+    const messageSpool =
+      spool === null ? null : new MessageSpool(spool, () => this.#drain?.start(), log);
+    this.#live = createWayIn({
+      ...shared,
+      limits,
+      spool: messageSpool,
+      pendingSequences: (deviceId) => spool?.pendingSequences(deviceId) ?? [],
     });
-    this.metrics.register(
-      registry,
-      { rowsMax: writer.queueRowsMax, bytesMax: writer.queueBytesMax },
-      () => ({
-        queuedRows: this.#writer.queuedRows,
-        queuedBytes: this.#writer.queuedBytes,
-        queuedMessages: this.#writer.queuedMessages,
-        heldMessages: this.#pipeline.heldMessages,
-        heldBytes: this.#pipeline.heldBytes,
-        lanes: this.#lanes.size,
-        isAway: this.#writer.isAway,
-      }),
+    this.#replay = createWayIn({ ...shared, limits: unlimited(limits) });
+    this.#drain = spool === null ? null : this.#createDrain(spool);
+    const { queueRowsMax: rowsMax, queueBytesMax: bytesMax } = limits.writer;
+    this.metrics.register(registry, { rowsMax, bytesMax }, () => ({
+      queuedRows: this.#live.writer.queuedRows,
+      queuedBytes: this.#live.writer.queuedBytes,
+      queuedMessages: this.#live.writer.queuedMessages,
+      heldMessages: this.#live.pipeline.heldMessages,
+      heldBytes: this.#live.pipeline.heldBytes,
+      lanes: this.#live.lanes.size,
+      isAway: this.isDatabaseAway,
+      ledger: this.ledger,
+    }));
+  }
+
+  /**
+   * Where all messages are that came in since the start, and those that were in the spool then:
+   * `received` is the sum of the others, whenever it is looked at.
+   */
+  get ledger(): Ledger {
+    const { metrics } = this;
+    const inPipelines = [this.#live, this.#replay].reduce(
+      (sum, { pipeline, writer }) => sum + pipeline.heldMessages + writer.queuedMessages,
+      0,
     );
+    return {
+      received: metrics.receivedMessages + (this.#spool?.recoveredMessages ?? 0),
+      committed: metrics.storedMessages + metrics.duplicateMessages,
+      spooled: this.#spool?.pendingMessages ?? 0,
+      quarantined: metrics.quarantinedMessages,
+      rejected: metrics.droppedMessages,
+      inFlight: inPipelines - (this.#drain?.underWayMessages ?? 0),
+    };
+  }
+
+  /** How far the spool is drained; null without a spool. */
+  get drainState(): DrainState | null {
+    return this.#drain?.state ?? null;
   }
 
   /** True while commits fail and are repeated. */
   get isDatabaseAway(): boolean {
-    return this.#writer.isAway;
+    return this.#live.writer.isAway || this.#replay.writer.isAway;
   }
 
-  /** Makes the partitions of the next days, now and every hour of need. */
+  /** Makes the partitions of the next days, now and every hour of need, and drains what is spooled. */
   async start(): Promise<void> {
-    await this.#store.ensurePartitions(daysAhead());
+    await this.#live.store.ensurePartitions(daysAhead());
+    this.#drain?.start();
     this.#housekeeping = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS);
   }
 
@@ -92,11 +135,11 @@ export class Ingest {
    * @param address of the peer, for the limit by address; empty for none.
    */
   openLane(organizationId: number, deviceId: number, address = ''): Lane {
-    return this.#lanes.acquire(organizationId, deviceId, address);
+    return this.#live.lanes.acquire(organizationId, deviceId, address);
   }
 
   closeLane(lane: Lane): void {
-    this.#lanes.release(lane);
+    this.#live.lanes.release(lane);
   }
 
   /**
@@ -110,9 +153,14 @@ export class Ingest {
     void this.whenLoaded(lane);
   }
 
+  /** Notes the units that a device says its metrics have. */
+  noteUnits(organizationId: number, units: Iterable<readonly [string, string]>): void {
+    this.#units.note(organizationId, units);
+  }
+
   /** Resolves when {@link storedSequence} knows, or the database does not answer. Rejects never. */
   whenLoaded({ device }: Lane): Promise<void> {
-    return this.#lanes.load(device).catch((err: unknown) => {
+    return this.#live.lanes.load(device).catch((err: unknown) => {
       this.#log.debug({ err, deviceId: device.deviceId }, 'device not loaded');
     });
   }
@@ -125,33 +173,93 @@ export class Ingest {
     return lane.storedSequence;
   }
 
-  /** See {@link Pipeline.accept}. */
+  /** See `Pipeline.accept`. */
   accept(lane: Lane, publication: Publication): boolean {
-    return this.#pipeline.accept(lane, publication);
+    return this.#live.pipeline.accept(lane, publication);
+  }
+
+  openReplay(organizationId: number, deviceId: number, options: { ageMaxMs?: number } = {}): Lane {
+    const lane = this.#replay.lanes.acquire(organizationId, deviceId, '');
+    lane.isNumbered = false;
+    const { ageMaxMs } = options;
+    if (ageMaxMs !== undefined) lane.timeLimits = { ...this.#limits.pipeline, ageMaxMs };
+    return lane;
+  }
+
+  closeReplay(lane: Lane): void {
+    this.#replay.lanes.release(lane);
+  }
+
+  acceptReplay(lane: Lane, publication: Publication, receipt: Receipt | null): boolean {
+    return this.#replay.pipeline.accept(lane, publication, receipt);
+  }
+
+  /** Notes that a device was put into quarantine, or let out: at once, for its next message. */
+  setQuarantined(deviceId: number, isQuarantined: boolean): void {
+    this.#live.lanes.setQuarantined(deviceId, isQuarantined);
+    this.#replay.lanes.setQuarantined(deviceId, isQuarantined);
+  }
+
+  /**
+   * Notes up to where aggregates are made: readings from before it are noted as late, so that their
+   * aggregates are made again.
+   */
+  raiseWatermark(micros: number): void {
+    this.#lateBeforeMicros = Math.max(this.#lateBeforeMicros, micros);
   }
 
   /** Resolves when all that was taken in is stored, or after `timeoutMs`. */
   async drain(timeoutMs: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, timeoutMs);
-    });
-    await Promise.race([this.#writer.drain(), late]);
-    clearTimeout(timer);
+    const ended = new AbortController();
+    const late = delay(timeoutMs, undefined, { signal: ended.signal }).catch(() => undefined);
+    await Promise.race([this.#live.writer.drain(), late]);
+    ended.abort();
   }
 
-  /** Gives up what is not stored; it stays unacknowledged. */
+  /** Gives up what is not stored; it stays unacknowledged. What is spooled waits for the next start. */
   async stop(): Promise<void> {
     clearInterval(this.#housekeeping);
-    await this.#writer.stop();
+    this.#units.stop();
+    await this.#drain?.stop();
+    await Promise.all([this.#live.writer.stop(), this.#replay.writer.stop()]);
+  }
+
+  #createDrain(spool: Spool): SpoolDrain {
+    const { writer } = this.#live;
+    const busyRows = this.#limits.writer.queueRowsMax * BUSY_SHARE;
+    return new SpoolDrain({
+      spool,
+      lanes: this.#replay.lanes,
+      pipeline: this.#replay.pipeline,
+      isBusy: () => !writer.isAway && writer.queuedRows > busyRows,
+      onStored: () => writer.noteBack(),
+      log: this.#log,
+    });
+  }
+
+  /** Never falls, also when the wall clock is set back: aggregates may be made up to there. */
+  #lateBefore(): number {
+    this.raiseWatermark((Date.now() - LATE_MS) * 1000);
+    return this.#lateBeforeMicros;
   }
 
   #keepHouse(): void {
-    this.#lanes.forgetIdle();
-    this.#store.ensurePartitions(daysAhead()).catch((err: unknown) => {
+    this.#live.lanes.forgetIdle();
+    this.#replay.lanes.forgetIdle();
+    this.#live.store.ensurePartitions(daysAhead()).catch((err: unknown) => {
       this.#log.warn({ err }, 'partitions ahead not made, will be tried again');
     });
   }
+}
+
+/** What is fed in again is held back by who feeds it. */
+function unlimited(limits: IngestLimits): WayInLimits {
+  const { writer, pipeline } = limits;
+  return {
+    writer: { ...writer, deviceShare: 1 },
+    pipeline: { ...pipeline, deviceHeldBytesMax: Infinity, heldBytesMax: Infinity },
+    rates: { messagesPerSecond: 0, pointsPerSecond: 0 },
+  };
 }
 
 function daysAhead(): number[] {

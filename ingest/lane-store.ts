@@ -4,6 +4,7 @@ import { BootSequence } from './boot-sequence.ts';
 import { DeviceLane, type DeviceRates } from './device-lane.ts';
 import { Lane } from './lane.ts';
 import type { MetricCatalog, MetricKind } from './metric-catalog.ts';
+import { parseRanges } from './sequence-ranges.ts';
 import { SequenceWindow } from './sequence-window.ts';
 import { SharedRates, type SharedRate } from './shared-rate.ts';
 
@@ -13,6 +14,12 @@ export interface Rates extends DeviceRates {
   readonly organizationMessagesPerSecond?: number;
   /** Messages of all connections from one remote address. */
   readonly addressMessagesPerSecond?: number;
+}
+
+/** Numbers of one boot that were acknowledged and wait to be stored. */
+export interface PendingSequence {
+  readonly boot: number;
+  readonly seqs: readonly number[];
 }
 
 /** A device without a connection is forgotten after this time; until then its rate limits hold. */
@@ -28,12 +35,20 @@ export class LaneStore {
   readonly #rates: DeviceRates;
   readonly #organizationRates: SharedRates<number>;
   readonly #addressRates: SharedRates<string>;
+  readonly #pendingSequences: (deviceId: number) => readonly PendingSequence[];
   readonly #lanes = new Map<number, DeviceLane>();
 
-  constructor(pool: Pool, catalog: MetricCatalog, rates: Rates) {
+  /** @param pendingSequences what of a device is stored, but not yet in the database. */
+  constructor(
+    pool: Pool,
+    catalog: MetricCatalog,
+    rates: Rates,
+    pendingSequences: (deviceId: number) => readonly PendingSequence[] = () => [],
+  ) {
     this.#pool = pool;
     this.#catalog = catalog;
     this.#rates = rates;
+    this.#pendingSequences = pendingSequences;
     this.#organizationRates = new SharedRates(rates.organizationMessagesPerSecond ?? 0, 'quota');
     this.#addressRates = new SharedRates(rates.addressMessagesPerSecond ?? 0, 'rate');
   }
@@ -67,6 +82,19 @@ export class LaneStore {
     for (const used of [device, ...sharedRates]) {
       used.connections -= 1;
       used.usedAt = nowMs;
+    }
+  }
+
+  /** Notes that a device was put into quarantine, or let out of it. */
+  setQuarantined(deviceId: number, isQuarantined: boolean): void {
+    const device = this.#lanes.get(deviceId);
+    if (device !== undefined) device.isQuarantined = isQuarantined;
+  }
+
+  /** Forgets every device that nothing is on its way of: the next message loads it anew. */
+  forgetEmpty(): void {
+    for (const [deviceId, device] of this.#lanes) {
+      if (device.isEmpty) this.#lanes.delete(deviceId);
     }
   }
 
@@ -119,39 +147,50 @@ export class LaneStore {
     return true;
   }
 
-  /** The series of the device, and the numbers of its last boot, in one answer. */
+  /** The series of the device, the numbers of its last boot, and whether it is in quarantine. */
   async #load(device: DeviceLane): Promise<void> {
-    const { rows } = await this.#pool.query<LoadRow>(
-      `SELECT metric.name, metric_id, (extract(epoch FROM device_latest.time) * 1000000)::int8 AS micros,
-              NULL::int8 AS boot, NULL::int8 AS contiguous, NULL::int8 AS highest, NULL::int8 AS seen
-       FROM device_latest JOIN metric USING (metric_id) WHERE device_id = $1
-       UNION ALL
-       SELECT NULL, NULL, NULL, boot, contiguous, highest, seen
-       FROM device_sequence WHERE device_id = $1`,
-      [device.deviceId],
-    );
+    // Asked first: what is drained meanwhile is then in either answer, or in both.
+    const pending = this.#pendingSequences(device.deviceId);
+    const { rows } = await this.#pool.query<LoadRow>(LOAD, [device.deviceId]);
     for (const row of rows) {
       if (row.name !== null) addSlot(device, row.name, row.metric_id, Number(row.micros));
-      else device.bootSequence = bootSequenceOf(device, row);
+      else if (row.boot !== null) device.keep(bootSequenceOf(device, row));
+      else device.isQuarantined = true;
     }
+    recall(device, pending);
     device.isLoaded = true;
   }
 }
 
-/** A series, or with `name` null the numbers of a boot. */
+/** What was acknowledged and is not in the database yet counts as stored. */
+function recall(device: DeviceLane, pending: readonly PendingSequence[]): void {
+  for (const { boot, seqs } of pending) {
+    const sequence = device.sequenceOf(boot);
+    for (const seq of seqs) sequence.addStored(seq);
+  }
+}
+
+const LOAD = `
+  SELECT metric.name, metric_id, (extract(epoch FROM device_latest.time) * 1000000)::int8 AS micros,
+         NULL::int8 AS boot, NULL AS received
+  FROM device_latest JOIN metric USING (metric_id) WHERE device_id = $1
+  UNION ALL
+  (SELECT NULL, NULL, NULL, boot, received::text FROM (
+    SELECT boot, received, last_at FROM device_sequence WHERE device_id = $1
+    ORDER BY last_at DESC LIMIT 3
+  ) AS newest ORDER BY last_at)
+  UNION ALL
+  SELECT NULL, NULL, NULL, NULL, NULL FROM device
+  WHERE device_id = $1 AND quarantined_at IS NOT NULL`;
+
+/** A series; without `name` the numbers of a boot; without either, that the device is in quarantine. */
 type LoadRow =
   | { name: string; metric_id: number; micros: string }
-  | { name: null; boot: string; contiguous: string; highest: string; seen: string };
+  | { name: null; boot: string; received: string }
+  | { name: null; boot: null };
 
-function bootSequenceOf(
-  device: DeviceLane,
-  row: { boot: string; contiguous: string; highest: string; seen: string },
-): BootSequence {
-  const stored = SequenceWindow.restore({
-    contiguous: Number(row.contiguous),
-    highest: Number(row.highest),
-    seen: BigInt(row.seen),
-  });
+function bootSequenceOf(device: DeviceLane, row: { boot: string; received: string }): BootSequence {
+  const stored = SequenceWindow.restore(parseRanges(row.received));
   return new BootSequence(device, Number(row.boot), stored);
 }
 

@@ -1,20 +1,32 @@
+import type { TimeLimits } from '../firmware-protocol/time.ts';
 import { BootSequence } from './boot-sequence.ts';
 import type { DeviceLane } from './device-lane.ts';
 import type { SharedRate } from './shared-rate.ts';
 
-/** The way into ingest of one connection of a device. */
+/** The way into ingest of one connection of a device, or of one origin of what is fed in again. */
 export class Lane {
   readonly device: DeviceLane;
   /** Rates that it has in common with other devices, in the order in which they are asked. */
   readonly sharedRates: readonly SharedRate[];
   /** Whether this connection was told that its clock is wrong. */
   isClockReported = false;
+  /** Whether the numbers of its messages are held against those that are stored. */
+  isNumbered = true;
+  /** Whether its messages come out of the spool. */
+  isOfSpool = false;
+  /** Null: those of the pipeline. */
+  timeLimits: TimeLimits | null = null;
   #boot: number | null = null;
   #sequence: BootSequence | null = null;
 
   constructor(device: DeviceLane, sharedRates: readonly SharedRate[]) {
     this.device = device;
     this.sharedRates = sharedRates;
+  }
+
+  /** The boot that messages belong to; null when the device has named none. */
+  get boot(): number | null {
+    return this.#boot;
   }
 
   /** Names the boot that messages from now on belong to. */
@@ -35,13 +47,9 @@ export class Lane {
     return this.device.isLoaded ? this.sequence.committed.contiguous : null;
   }
 
-  /** Asked once for each boot: a message of an older connection must not bring its boot back. */
   #findSequence(): BootSequence {
-    const { device } = this;
-    if (this.#boot === null) return new BootSequence(device, null);
-    if (device.bootSequence?.boot !== this.#boot) {
-      device.bootSequence = new BootSequence(device, this.#boot);
-    }
-    return device.bootSequence;
+    return this.#boot === null
+      ? new BootSequence(this.device, null)
+      : this.device.sequenceOf(this.#boot);
   }
 }

@@ -14,11 +14,14 @@ export class MetricCatalog {
   readonly #pool: Pool;
   readonly #metricsMax: number;
   readonly #ids = new Map<number, Map<string, number>>();
+  readonly #onMade: () => void;
   #cached = 0;
 
-  constructor(pool: Pool, metricsMax: number) {
+  /** @param onMade told when metrics were made. */
+  constructor(pool: Pool, metricsMax: number, onMade: () => void = () => undefined) {
     this.#pool = pool;
     this.#metricsMax = metricsMax;
+    this.#onMade = onMade;
   }
 
   /** The id of a metric, or undefined when it is not in memory. */
@@ -42,6 +45,7 @@ export class MetricCatalog {
     if (missing.size === 0) return true;
     const made = await this.#insert(organizationId, missing);
     for (const row of made) this.#remember(organizationId, row.name, row.metric_id);
+    this.#onMade();
     return made.length === missing.size;
   }
 

@@ -11,7 +11,24 @@ export interface IngestGauges {
   readonly heldBytes: number;
   readonly lanes: number;
   readonly isAway: boolean;
+  readonly ledger: Ledger;
 }
+
+/** Where messages are. `received` is the sum of the others. */
+export interface Ledger {
+  readonly received: number;
+  /** Their readings are in the database; copies of what was there count too. */
+  readonly committed: number;
+  /** On disk, acknowledged, and not in the database yet. */
+  readonly spooled: number;
+  readonly quarantined: number;
+  /** Ended without an acknowledgement, or, at QoS 0, without a trace. */
+  readonly rejected: number;
+  readonly inFlight: number;
+}
+
+/** The words of {@link Ledger} as labels, where they differ. */
+const LEDGER_LABELS: Readonly<Record<string, string>> = { inFlight: 'in_flight' };
 
 /** Ways in which a message ends without being stored or quarantined. It was not acknowledged then. */
 export const DROP_REASONS = ['rate', 'quota', 'held_bytes'] as const;
@@ -35,6 +52,11 @@ export class IngestMetrics {
   readonly dropped: Record<DropReason, number> = { rate: 0, quota: 0, held_bytes: 0 };
   #commitSeconds: Histogram | null = null;
   #batchRows: Histogram | null = null;
+
+  /** Messages that ended without being stored. */
+  get droppedMessages(): number {
+    return DROP_REASONS.reduce((sum, reason) => sum + this.dropped[reason], 0);
+  }
 
   /** Notes a committed batch. */
   batchCommitted(batch: Batch, stored: Stored, seconds: number): void {
@@ -161,6 +183,18 @@ export class IngestMetrics {
     gauge('puback_ingest_database_away', '1 while commits fail and are repeated.', () =>
       gauges().isAway ? 1 : 0,
     );
+    // One look for all of them: a scrape asks one metric after the other.
+    const ledger = new Gauge({
+      name: 'puback_ingest_ledger_messages',
+      help: 'Where the messages are that were received; received is the sum of the others.',
+      labelNames: ['entry'],
+      registers,
+      collect() {
+        for (const [entry, messages] of Object.entries(gauges().ledger)) {
+          ledger.set({ entry: LEDGER_LABELS[entry] ?? entry }, messages as number);
+        }
+      },
+    });
     this.#commitSeconds = new Histogram({
       name: 'puback_ingest_commit_seconds',
       help: 'From the sealing of a batch to its COMMIT.',

@@ -1,21 +1,18 @@
 // HOT PATH: see bench/RESULTS.md
-import { CanonicalPayload } from '../firmware-protocol/canonical.ts';
-import { QUALITY, Refusal, type RefusalCode } from '../firmware-protocol/contract.ts';
-import {
-  decodeData,
-  decodeScalar,
-  type Decoded,
-  type Sample,
-} from '../firmware-protocol/telemetry.ts';
-import { resolveTime, type TimeLimits } from '../firmware-protocol/time.ts';
-import { makeUuidV7 } from '../drizzle/uuid-v7.ts';
+import { Refusal } from '../firmware-protocol/contract.ts';
+import { isRefusal, type Decoded } from '../firmware-protocol/telemetry.ts';
+import { NO_BASIS, newestTimes, type TimeLimits } from '../firmware-protocol/time.ts';
 import type { Logger } from '../log.ts';
-import type { BatchWriter } from './batch-writer.ts';
+import type { BatchSpool, BatchWriter } from './batch-writer.ts';
 import type { DeviceLane } from './device-lane.ts';
+import { Encoder } from './encoder.ts';
 import type { Lane } from './lane.ts';
 import type { LaneStore } from './lane-store.ts';
-import type { Message, Publication } from './message.ts';
+import type { Message, Publication, Receipt } from './message.ts';
 import type { DropReason, IngestMetrics } from './metrics.ts';
+import type { MetricUnits } from './metric-units.ts';
+import { readMessage } from './payload-reader.ts';
+import { keepApart, setAside } from './refusal.ts';
 import type { SharedRate } from './shared-rate.ts';
 
 /** Bounds of the pipeline. */
@@ -25,6 +22,8 @@ export interface PipelineLimits extends TimeLimits {
   readonly deviceHeldBytesMax: number;
   /** Payload bytes of all devices that may wait before the queue. */
   readonly heldBytesMax: number;
+  /** What has waited so long for a lookup goes to the spool. */
+  readonly spoolAfterMs: number;
 }
 
 /** A message over the rate waits this long at most; reading from the socket rests meanwhile. */
@@ -38,6 +37,8 @@ const DROP_TEXTS: Readonly<Record<DropReason, string>> = {
 /** Between attempts to look something up while the database is away. */
 const LOOKUP_RETRY_MS = 500;
 
+const NO_TIMES = newestTimes([]);
+
 /** What the pipeline is made of. */
 export interface PipelineParts {
   readonly lanes: LaneStore;
@@ -45,6 +46,10 @@ export interface PipelineParts {
   readonly limits: PipelineLimits;
   readonly metrics: IngestMetrics;
   readonly log: Logger;
+  /** Where messages go whose device or metrics cannot be looked up; null: they wait. */
+  readonly spool?: BatchSpool | null;
+  /** Told of the units that messages name. */
+  readonly units?: MetricUnits | null;
 }
 
 /**
@@ -56,15 +61,22 @@ export interface PipelineParts {
 export class Pipeline {
   readonly #lanes: LaneStore;
   readonly #writer: BatchWriter;
+  readonly #encoder: Encoder;
+  readonly #spool: BatchSpool | null;
   readonly #limits: PipelineLimits;
   readonly #metrics: IngestMetrics;
   readonly #log: Logger;
+  /** Lanes that wait for a lookup, while there is a spool. */
+  readonly #lookups = new Set<DeviceLane>();
+  #watch: NodeJS.Timeout | null = null;
   #heldMessages = 0;
   #heldBytes = 0;
 
   constructor(parts: PipelineParts) {
     this.#lanes = parts.lanes;
     this.#writer = parts.writer;
+    this.#encoder = new Encoder(parts.writer, parts.limits, parts.units);
+    this.#spool = parts.spool ?? null;
     this.#limits = parts.limits;
     this.#metrics = parts.metrics;
     this.#log = parts.log;
@@ -83,24 +95,31 @@ export class Pipeline {
   /**
    * Takes a message in. Throws never. Either the message is stored, or kept in quarantine, and then
    * acknowledged; or its source is closed and it stays unacknowledged.
+   * @param receipt of a message that comes again; null for one that has just come.
    * @returns false when it has to wait before the queue: who reads no further until it is acknowledged
    * holds the device back.
    */
-  accept(lane: Lane, publication: Publication): boolean {
+  accept(lane: Lane, publication: Publication, receipt: Receipt | null = null): boolean {
     const metrics = this.#metrics;
-    metrics.receivedMessages += 1;
-    metrics.receivedBytes += publication.payload.length;
+    // What comes out of the spool was counted when it came.
+    if (!lane.isOfSpool) {
+      metrics.receivedMessages += 1;
+      metrics.receivedBytes += publication.payload.length;
+    }
     const message: Message = {
       publication,
       lane,
       arrivedMs: Date.now(),
-      receivedMicros: 0,
+      receivedMicros: receipt?.receivedMicros ?? 0,
+      basis: receipt?.basis ?? NO_BASIS,
+      newest: NO_TIMES,
       outcome: null,
       isCounted: false,
       isShaped: false,
       sharedRatesPassed: 0,
       arePointsCounted: false,
       quarantine: null,
+      dated: null,
       canonical: null,
       isDuplicate: false,
       rowCount: 0,
@@ -127,6 +146,41 @@ export class Pipeline {
     return true;
   }
 
+  /** Writes to the spool what waits for a lookup that takes too long. */
+  #spoolHeld(device: DeviceLane): void {
+    const spool = this.#spool;
+    if (spool?.isUsable !== true || device.spoolingMessages > 0) return;
+    const messages = this.#readyToSpool(device);
+    if (messages.length === 0) return;
+    device.spoolingMessages = messages.length;
+    for (const message of messages) this.#prepare(message);
+    const onEnd = (): void => {
+      device.spoolingMessages = 0;
+      if (device.isWakeDue) this.#wake(device);
+    };
+    const onStored = (): void => {
+      this.#leave(device, messages, settleSpooled);
+      onEnd();
+    };
+    spool.append(messages, onStored, onEnd);
+  }
+
+  /** The first messages of a lane that wait for the lookup, and not for a rate. */
+  #readyToSpool(device: DeviceLane): Message[] {
+    const { lookupSince, waiting } = device;
+    const nowMs = performance.now();
+    if (lookupSince === null || nowMs - lookupSince < this.#limits.spoolAfterMs) return [];
+    const first = waiting.findIndex((message) => !passesRates(message, nowMs));
+    return first < 0 ? [...waiting] : waiting.slice(0, first);
+  }
+
+  /** What has to be known of a message that goes to the spool: its number, its times, its faults. */
+  #prepare(message: Message): void {
+    const outcome = (message.outcome ??= readMessage(message));
+    if (outcome instanceof Refusal) setAside(message, outcome.code, outcome.detail);
+    else this.#encoder.show(message, outcome);
+  }
+
   #isOverHeld(device: DeviceLane, bytes: number): boolean {
     return (
       device.waitingBytes + bytes > this.#limits.deviceHeldBytesMax ||
@@ -145,17 +199,35 @@ export class Pipeline {
 
   /** Lets the waiting messages of a lane go on, up to the next that has to wait. */
   #wake(device: DeviceLane): void {
+    device.isWakeDue = device.spoolingMessages > 0;
+    if (device.isWakeDue) return;
     device.isBlocked = false;
     let done = 0;
     for (const message of device.waiting) {
       if (!this.#advance(message)) break;
       done += 1;
+    }
+    this.#leave(device, device.waiting.slice(0, done));
+    // Nobody waits for its lookup any more: the next one begins anew.
+    if (!device.isBlocked) this.#forgetLookup(device);
+  }
+
+  #forgetLookup(device: DeviceLane): void {
+    device.lookupSince = null;
+    this.#lookups.delete(device);
+  }
+
+  /** Takes the first messages out of a lane's waiting ones. */
+  #leave(device: DeviceLane, messages: Message[], settle?: (message: Message) => void): void {
+    device.waiting.splice(0, messages.length);
+    this.#heldMessages -= messages.length;
+    for (const message of messages) {
       const bytes = message.publication.payload.length;
       device.waitingBytes -= bytes;
       this.#heldBytes -= bytes;
+      settle?.(message);
     }
-    this.#heldMessages -= done;
-    for (const { publication } of device.waiting.splice(0, done)) publication.source.resume();
+    for (const { publication } of messages) publication.source.resume();
   }
 
   /** True when the message has gone to the writer; false when it waits and the lane will be woken. */
@@ -166,15 +238,18 @@ export class Pipeline {
       return false;
     }
     if (!this.#isRateReady(message)) return false;
-    const outcome = (message.outcome ??= this.#read(message));
-    if (outcome instanceof Refusal) this.#refuse(message, outcome.code, outcome.detail);
-    else if (!this.#arePointsReady(message, outcome)) return false;
+    const outcome = (message.outcome ??= readMessage(message));
+    if (outcome instanceof Refusal) setAside(message, outcome.code, outcome.detail);
+    else {
+      if (device.isQuarantined) keepApart(message);
+      if (!this.#arePointsReady(message, outcome)) return false;
+    }
     if (!this.#writer.hasRoomFor(device)) {
       device.isBlocked = true;
       this.#writer.whenRoom(() => this.#wake(device));
       return false;
     }
-    if (!(outcome instanceof Refusal)) this.#encode(message, outcome);
+    if (!(outcome instanceof Refusal)) this.#encoder.encode(message, outcome);
     this.#writer.open.addMessage(message);
     this.#writer.added();
     return true;
@@ -209,18 +284,6 @@ export class Pipeline {
     return false;
   }
 
-  #read(message: Message): Decoded | Refusal {
-    const { channel, metric, payload, refusal } = message.publication;
-    const outcome =
-      refusal ?? (channel === 'scalar' ? decodeScalar(metric ?? '', payload) : decodeData(payload));
-    const samples = outcome instanceof Refusal ? 1 : outcome.samples.length;
-    message.receivedMicros = message.lane.device.receiptClock.next(
-      message.arrivedMs * 1000,
-      samples,
-    );
-    return outcome;
-  }
-
   /** Asks the rate of points and finds the keys of the series; false when the lane has to wait. */
   #arePointsReady(message: Message, decoded: Decoded): boolean {
     if (message.quarantine !== null) return true;
@@ -235,78 +298,14 @@ export class Pipeline {
     const missing = this.#lanes.missingMetrics(device, decoded);
     if (missing === null) return true;
     if (device.slots.size + missing.size > this.#limits.deviceMetricsMax) {
-      this.#refuse(message, 'too_many', `more than ${this.#limits.deviceMetricsMax} metrics`);
+      setAside(message, 'too_many', `more than ${this.#limits.deviceMetricsMax} metrics`);
       return true;
     }
     this.#block(device, async () => {
       const isMade = await this.#lanes.makeSlots(device, missing);
-      if (!isMade) this.#refuse(message, 'too_many', 'the organization has too many metrics');
+      if (!isMade) setAside(message, 'too_many', 'the organization has too many metrics');
     });
     return false;
-  }
-
-  /** Makes rows of what is new. Of a message that is refused already only the numbers are noted. */
-  #encode(message: Message, decoded: Decoded): void {
-    const isRefused = message.quarantine !== null;
-    const canonical = !isRefused && message.publication.isWanted() ? new CanonicalPayload() : null;
-    let newSamples = 0;
-    let isNew = true;
-    for (const sample of decoded.samples) {
-      if (!sample.isContinued) isNew = this.#isNew(message.lane, sample.seq);
-      if (!isNew) continue;
-      newSamples += 1;
-      if (!isRefused) this.#encodeSample(message, sample, canonical);
-    }
-    message.isDuplicate = newSamples === 0 && decoded.samples.length > 0;
-    // It was refused when it came first, and is in quarantine already.
-    if (message.isDuplicate) message.quarantine = null;
-    if (canonical !== null) message.canonical = canonical.end();
-  }
-
-  /** Whether a number has not come before; it has from now on. */
-  #isNew(lane: Lane, seq: number | null): boolean {
-    if (seq === null) return true;
-    const { sequence } = lane;
-    if (sequence.ahead.has(seq)) return false;
-    this.#writer.open.addSequence(sequence, seq);
-    return true;
-  }
-
-  #encodeSample(message: Message, sample: Sample, canonical: CanonicalPayload | null): void {
-    const { lane, receivedMicros } = message;
-    const { device } = lane;
-    const resolved = resolveTime(sample, receivedMicros, this.#limits);
-    if (resolved === 'too_old') {
-      this.#refuse(message, 'too_old', `older than ${this.#limits.ageMaxMs / 86_400_000} days`);
-      return;
-    }
-    const { quality } = resolved;
-    let { timeMicros } = resolved;
-    if (quality === QUALITY.age) timeMicros += device.nextAgeTick();
-    if (quality === QUALITY.serverTs) this.#reportClock(message);
-    const batch = this.#writer.open;
-    for (const { metric, value, text } of sample.points) {
-      const slot = device.slots.get(metric);
-      if (slot === undefined) throw new Error(`series of ${metric} not looked up`);
-      batch.addReading(slot, timeMicros, value, text, receivedMicros, quality);
-    }
-    canonical?.add(timeMicros, sample);
-  }
-
-  #reportClock({ publication, lane }: Message): void {
-    if (lane.isClockReported) return;
-    lane.isClockReported = true;
-    publication.source.report('clock', publication.word, 'clock not set: time of receipt used');
-  }
-
-  /** The message goes to quarantine. It is acknowledged, or the device would resend it for ever. */
-  #refuse(message: Message, code: RefusalCode, detail: string): void {
-    if (message.quarantine !== null) return;
-    // In the order of receipt, also within a millisecond: pages of quarantine are sorted by id.
-    const { receivedMicros } = message;
-    const id = makeUuidV7(Math.floor(receivedMicros / 1000), receivedMicros % 1000);
-    message.quarantine = { id, code, detail };
-    message.publication.source.report(code, message.publication.word, detail);
   }
 
   #wakeAfter(message: Message, waitMs: number): false {
@@ -321,14 +320,51 @@ export class Pipeline {
   /** Waits for a lookup, and repeats it while the database is away. */
   #block(device: DeviceLane, lookUp: () => Promise<void>): void {
     device.isBlocked = true;
+    device.lookupSince ??= performance.now();
+    this.#watchLookup(device);
     lookUp().then(
-      () => this.#wake(device),
+      () => {
+        this.#forgetLookup(device);
+        this.#wake(device);
+      },
       (err: unknown) => {
         this.#log.debug({ err, deviceId: device.deviceId }, 'lookup failed, will be repeated');
         setTimeout(() => this.#wake(device), LOOKUP_RETRY_MS);
       },
     );
   }
+
+  #watchLookup(device: DeviceLane): void {
+    if (this.#spool === null) return;
+    this.#lookups.add(device);
+    this.#watch ??= setInterval(() => this.#spoolLookups(), LOOKUP_RETRY_MS / 2);
+  }
+
+  #spoolLookups(): void {
+    for (const device of this.#lookups) this.#spoolHeld(device);
+    if (this.#lookups.size > 0 || this.#watch === null) return;
+    clearInterval(this.#watch);
+    this.#watch = null;
+  }
+}
+
+/** Takes a message's part of every rate, where it is there at once. */
+function passesRates(message: Message, nowMs: number): boolean {
+  const { device, sharedRates } = message.lane;
+  if (!message.isCounted && device.messageBucket.take(1, nowMs) > 0) return false;
+  message.isCounted = true;
+  for (; message.sharedRatesPassed < sharedRates.length; message.sharedRatesPassed += 1) {
+    if (sharedRates[message.sharedRatesPassed]?.take(nowMs) === false) return false;
+  }
+  return true;
+}
+
+/** Of a device that was not loaded the numbers are recalled from the spool when it is. */
+function settleSpooled({ lane, outcome, publication, canonical }: Message): void {
+  if (lane.device.isLoaded && lane.boot !== null && outcome !== null && !isRefusal(outcome)) {
+    for (const { seq } of outcome.samples) if (seq !== null) lane.sequence.addStored(seq);
+  }
+  publication.acknowledge(canonical);
 }
 
 /** Why waiting does not help: the device has been over a rate, or will be, for too long. */

@@ -1,3 +1,4 @@
+import { fixedUuidV7 } from '../drizzle/uuid-v7.ts';
 import type { Message } from './message.ts';
 
 /** What a quarantined message keeps of its payload, in bytes: the contract's largest packet. */
@@ -20,6 +21,14 @@ export function quarantineRows(messages: readonly Message[]): object[] {
     });
   }
   return rows;
+}
+
+/**
+ * The id of a message in quarantine: the same each time it gets there, so that it is there once however
+ * often it is stored. In the order of receipt, also within a millisecond: pages are sorted by it.
+ */
+export function quarantineId({ receivedMicros, lane }: Message): string {
+  return fixedUuidV7(receivedMicros, lane.device.deviceId);
 }
 
 /** PostgreSQL's text holds neither U+0000 nor halves of surrogate pairs. */

@@ -10,6 +10,9 @@ import {
   textArray,
   timestamptzArray,
 } from './binary-array.ts';
+import { lateHours } from './late-hours.ts';
+import type { Message } from './message.ts';
+import { OCCURRENCE_STATEMENTS, occurrenceRows } from './occurrence-rows.ts';
 import { commitSteps, prepareStatements, type Step } from './pipelined-transaction.ts';
 import { quarantineRows } from './quarantine-rows.ts';
 
@@ -28,6 +31,8 @@ export interface ReadingStoreOptions {
   readonly hypertables: boolean;
   /** Bound of a connect and of a transaction. */
   readonly timeoutMs: number;
+  /** Readings from before this, in microseconds since 1970, make their hours dirty. */
+  readonly lateBefore: () => number;
   readonly log: Logger;
 }
 
@@ -53,7 +58,9 @@ export class ReadingStore {
     if (latest.deviceIds.length > 0) steps.push(latestStep(latest));
     const quarantined = quarantineRows(batch.messages);
     if (quarantined.length > 0) steps.push(quarantineStep(quarantined));
-    addSequences(steps, batch, batch.messages.length);
+    addOccurrences(steps, batch.messages);
+    addSequences(steps, batch, 0, batch.messages.length);
+    this.#addLate(steps, batch, rows);
     if (steps.length > 0) await this.#commit(batch.days, steps);
     return {
       insertedRows: batch.rowCount,
@@ -64,14 +71,18 @@ export class ReadingStore {
 
   /** Commits the messages from `first` up to `end`, and skips rows whose key is there already. */
   async insertNew(batch: Batch, first: number, end: number): Promise<Stored> {
+    const rows = batch.rowsOf(first, end);
     const steps: Step[] = [
-      { name: 'copy_stage', values: [], copyRows: batch.rowsOf(first, end) },
+      { name: 'copy_stage', values: [], copyRows: rows },
       { name: 'insert_stage', values: [] },
       { name: 'latest_stage', values: [] },
     ];
-    const quarantined = quarantineRows(batch.messages.slice(first, end));
+    const messages = batch.messages.slice(first, end);
+    const quarantined = quarantineRows(messages);
     if (quarantined.length > 0) steps.push(quarantineStep(quarantined));
-    addSequences(steps, batch, end);
+    addOccurrences(steps, messages);
+    addSequences(steps, batch, first, end);
+    this.#addLate(steps, batch, rows);
     const [staged = 0, inserted = 0] = await this.#commit(batch.days, steps);
     return {
       insertedRows: inserted,
@@ -84,7 +95,7 @@ export class ReadingStore {
   async insertQuarantine(batch: Batch, index: number): Promise<Stored> {
     const quarantined = quarantineRows(batch.messages.slice(index, index + 1));
     const steps = [quarantineStep(quarantined)];
-    addSequences(steps, batch, index + 1);
+    addSequences(steps, batch, index, index + 1);
     await this.#commit([], steps);
     return { insertedRows: 0, duplicateRows: 0, quarantinedMessages: 1 };
   }
@@ -116,6 +127,17 @@ export class ReadingStore {
     // A connect that fails now has nothing to close; its error went to who asked for the connection.
     const client = await connection?.catch(() => null);
     await client?.end();
+  }
+
+  /** Asked at each attempt anew: what was in time at the first may be late at the last. */
+  #addLate(steps: Step[], batch: Batch, rows: Buffer): void {
+    const lateBefore = this.#options.lateBefore();
+    if (batch.oldestMicros >= lateBefore) return;
+    const late = lateHours(rows, lateBefore);
+    if (late.length === 0) return;
+    const deviceIds = int4Array(late.map(({ deviceId }) => deviceId));
+    const hours = timestamptzArray(late.map(({ hourMicros }) => hourMicros));
+    steps.push({ name: 'dirty', values: [deviceIds, hours] });
   }
 
   async #commit(days: Iterable<number>, steps: readonly Step[]): Promise<number[]> {
@@ -188,6 +210,7 @@ const LATEST_CONFLICT = `ON CONFLICT (device_id, metric_id) DO UPDATE SET
   WHERE device_latest.time < excluded.time`;
 
 const STATEMENTS: Readonly<Record<string, string>> = {
+  ...OCCURRENCE_STATEMENTS,
   copy_reading: `COPY reading (${READING_COLUMNS}) FROM STDIN (FORMAT binary)`,
   copy_stage: `COPY reading_stage (${READING_COLUMNS}) FROM STDIN (FORMAT binary)`,
   insert_stage: `INSERT INTO reading (${READING_COLUMNS})
@@ -208,10 +231,13 @@ const STATEMENTS: Readonly<Record<string, string>> = {
     FROM jsonb_to_recordset($1::jsonb) AS message (quarantine_id uuid, organization_id int4,
       device_id int4, received_ms float8, topic text, code text, detail text, payload text)
     ON CONFLICT DO NOTHING`,
-  sequence: `INSERT INTO device_sequence (device_id, boot, contiguous, highest, seen)
-    SELECT * FROM unnest($1::int4[], $2::int8[], $3::int8[], $4::int8[], $5::int8[])
-    ON CONFLICT (device_id) DO UPDATE SET boot = excluded.boot, contiguous = excluded.contiguous,
-      highest = excluded.highest, seen = excluded.seen`,
+  dirty: `INSERT INTO dirty_range (device_id, hour)
+    SELECT * FROM unnest($1::int4[], $2::timestamptz[])`,
+  sequence: `INSERT INTO device_sequence (device_id, boot, received)
+    SELECT device_id, boot, received::int8multirange
+    FROM unnest($1::int4[], $2::int8[], $3::text[]) AS stored (device_id, boot, received)
+    ON CONFLICT (device_id, boot) DO UPDATE SET
+      received = device_sequence.received + excluded.received, last_at = now()`,
 };
 
 function latestStep(latest: LatestColumns): Step {
@@ -233,9 +259,17 @@ function quarantineStep(rows: readonly object[]): Step {
   return { name: 'quarantine', values: [JSON.stringify(rows)] };
 }
 
+function addOccurrences(steps: Step[], messages: readonly Message[]): void {
+  if (!messages.some(({ dated }) => dated !== null)) return;
+  const { events, logEntries } = occurrenceRows(messages);
+  if (events.length > 0) steps.push({ name: 'event', values: [JSON.stringify(events)] });
+  if (logEntries.length > 0)
+    steps.push({ name: 'log_entry', values: [JSON.stringify(logEntries)] });
+}
+
 /** What is stored and which numbers it has are committed together, or neither is. */
-function addSequences(steps: Step[], batch: Batch, end: number): void {
-  const rows = batch.sequencesUpTo(end);
+function addSequences(steps: Step[], batch: Batch, first: number, end: number): void {
+  const rows = batch.sequencesOf(first, end);
   if (rows.length > 0) steps.push(sequenceStep(rows));
 }
 
@@ -245,9 +279,7 @@ function sequenceStep(rows: readonly SequenceRow[]): Step {
     values: [
       int4Array(rows.map(({ deviceId }) => deviceId)),
       int8Array(rows.map(({ boot }) => boot)),
-      int8Array(rows.map(({ window }) => window.contiguous ?? 0)),
-      int8Array(rows.map(({ window }) => window.highest)),
-      int8Array(rows.map(({ window }) => window.seen)),
+      textArray(rows.map(({ received }) => received)),
     ],
   };
 }

@@ -1,13 +1,8 @@
 // HOT PATH: three calls for each `seq`, 10 ns together
+import type { SequenceRange } from './sequence-ranges.ts';
+
 /** How many numbers, up to the highest one, are told apart. */
 const WINDOW_SIZE = 64;
-
-/** A window as `device_sequence` holds it. `seen`: bit 0 is `highest`; as PostgreSQL's signed int8. */
-export interface WindowRow {
-  readonly contiguous: number;
-  readonly highest: number;
-  readonly seen: bigint;
-}
 
 /**
  * Which of the numbers that a device gave its messages have come: each one of the last 64, and how far
@@ -20,13 +15,15 @@ export class SequenceWindow {
   #low = 0;
   #high = 0;
 
-  /** A window as it was stored. */
-  static restore({ contiguous, highest, seen }: WindowRow): SequenceWindow {
+  /** A window of numbers that are stored: `ranges` rise and do not touch. */
+  static restore(ranges: readonly SequenceRange[]): SequenceWindow {
     const window = new SequenceWindow();
-    window.#contiguous = contiguous;
-    window.#highest = highest;
-    window.#low = Number(BigInt.asIntN(32, seen));
-    window.#high = Number(BigInt.asIntN(32, seen >> 32n));
+    const [lowest] = ranges;
+    if (lowest === undefined) return window;
+    for (const { first, end } of ranges) {
+      for (let seq = Math.max(first, end - WINDOW_SIZE); seq < end; seq += 1) window.add(seq);
+    }
+    window.#contiguous = lowest.end - 1;
     return window;
   }
 
@@ -41,11 +38,6 @@ export class SequenceWindow {
   /** The highest number that has come; -1 before the first. */
   get highest(): number {
     return this.#highest;
-  }
-
-  /** See {@link WindowRow}. */
-  get seen(): bigint {
-    return (BigInt(this.#high) << 32n) | BigInt(this.#low >>> 0);
   }
 
   copy(): SequenceWindow {

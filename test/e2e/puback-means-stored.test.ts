@@ -240,7 +240,7 @@ describe('a message that cannot be stored', () => {
     client.on('message', (topic, payload) => told.push([topic, JSON.parse(payload.toString())]));
     await client.publishAsync('v1/me/data', '{"temp":', { qos: 1 });
     await client.publishAsync('v1/me/data', '{"1x":2}', { qos: 1 });
-    await client.publishAsync('v1/me/log', 'text', { qos: 1 });
+    await client.publishAsync('v1/me/ack', '{}', { qos: 1 });
     await client.publishAsync('v1/me/nonsense', 'x', { qos: 1 });
     await client.publishAsync('v1/me/in/cmd', '{}', { qos: 1 });
     const { body } = await app.api('GET', '/api/v1/quarantine?device=faulty');

@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createApi, type Api, type ApiDeps } from '../../api/server.ts';
 import * as schema from '../../drizzle/schema.ts';
 import { createHistory } from '../../ingest/history.ts';
+import { createOccurrences } from '../../ingest/occurrences.ts';
 import { createQuarantine } from '../../ingest/quarantine.ts';
 import { createRegistry } from '../../registry/registry.ts';
 import { createTestApi, type TestApi, NO_GUARD } from '../support/api.ts';
@@ -39,7 +40,11 @@ async function createApiWithoutDatabase(replaced: Partial<ApiDeps> = {}): Promis
     log,
     registry: { ...registry, verifyKey: (key) => t.registry.verifyKey(key) },
     history: createHistory(database),
+    occurrences: createOccurrences(database),
     quarantine: createQuarantine(database),
+    intake: t.intake,
+    imports: t.imports,
+    packetBytesMax: 65_536,
     health: { isStarted: () => true, check: () => Promise.resolve([check]) },
     ...NO_GUARD,
     metricsRegistry,

@@ -16,6 +16,7 @@ const LIMITS: IngestLimits = {
     heldBytesMax: 1_000_000,
     ageMaxMs: 30 * 86_400_000,
     aheadMaxMs: 300_000,
+    spoolAfterMs: 1000,
   },
   rates: { messagesPerSecond: 0, pointsPerSecond: 0 },
   organizationMetricsMax: 100,
@@ -42,6 +43,7 @@ afterAll(() => testDatabase.drop());
 async function startIngest(): Promise<Ingest> {
   const ingest = new Ingest({
     database: testDatabase.database,
+    spool: null,
     limits: LIMITS,
     registry: new MetricsRegistry(),
     log: pino({ level: 'silent' }),
@@ -74,7 +76,7 @@ async function countReadings(deviceId: number): Promise<number> {
 
 async function storedRow(deviceId: number): Promise<unknown> {
   const { rows } = await testDatabase.database.pool.query(
-    'SELECT boot, contiguous, highest, seen FROM device_sequence WHERE device_id = $1',
+    'SELECT boot, received::text FROM device_sequence WHERE device_id = $1 ORDER BY last_at DESC',
     [deviceId],
   );
   return rows[0];
@@ -94,9 +96,7 @@ describe('seq of a device that names its boot', () => {
     expect(await countReadings(deviceId)).toBe(2);
     expect(await storedRow(deviceId)).toEqual({
       boot: '7',
-      contiguous: '41',
-      highest: '43',
-      seen: '5',
+      received: '{[41,42),[43,44)}',
     });
     expect(ingest.storedSequence(lane)).toBe(41);
     expect(ingest.metrics.duplicateMessages).toBe(1);
@@ -139,11 +139,18 @@ describe('seq of a device that names its boot', () => {
     const after = ingest.openLane(organizationId, deviceId);
     ingest.setBoot(after, 8);
     expect(await send(ingest, after, '{"seq":0,"temp":2}')).not.toBeNull();
-    expect(await storedRow(deviceId)).toMatchObject({ boot: '8', contiguous: '0', highest: '0' });
+    expect(await storedRow(deviceId)).toEqual({ boot: '8', received: '{[0,1)}' });
     // What the older connection still has to say neither harms the new boot nor is lost.
     expect(await send(ingest, before, '{"seq":1,"temp":1}')).not.toBeNull();
     expect(await send(ingest, after, '{"seq":0,"temp":2}')).toBeNull();
-    expect(await storedRow(deviceId)).toMatchObject({ boot: '8', highest: '0' });
+    expect(await storedRow(deviceId)).toEqual({ boot: '7', received: '{[0,2)}' });
+    expect(await countReadings(deviceId)).toBe(3);
+    // Whichever boot was stored last, the numbers of both are known after a restart.
+    await stopIngest(ingest);
+    const next = await startIngest();
+    const again = next.openLane(organizationId, deviceId);
+    next.setBoot(again, 8);
+    expect(await send(next, again, '{"seq":0,"temp":2}')).toBeNull();
     expect(await countReadings(deviceId)).toBe(3);
   });
 
@@ -181,7 +188,7 @@ describe('seq of a device that names its boot', () => {
     expect(ingest.metrics.quarantinedMessages).toBe(2);
     expect(ingest.metrics.duplicateMessages).toBe(2);
     expect(ingest.storedSequence(lane)).toBe(2);
-    expect(await storedRow(deviceId)).toMatchObject({ contiguous: '2', seen: '3' });
+    expect(await storedRow(deviceId)).toEqual({ boot: '1', received: '{[1,3)}' });
   });
 
   it('of a message whose rows the database refuses is stored with its row in quarantine (D-09)', async () => {
@@ -207,7 +214,7 @@ describe('seq of a device that names its boot', () => {
       await pool.query('ALTER TABLE reading DROP CONSTRAINT reading_test_check');
     }
     for (const deviceId of deviceIds) {
-      expect(await storedRow(deviceId)).toMatchObject({ contiguous: '2', highest: '2' });
+      expect(await storedRow(deviceId)).toEqual({ boot: '1', received: '{[1,3)}' });
     }
     expect(await countReadings(deviceIds[1])).toBe(1);
   });
@@ -250,7 +257,7 @@ describe('a COMMIT that fails', () => {
       );
       await eventually('two attempts have failed', () => ingest.metrics.commitFailures >= 2);
       expect(ingest.storedSequence(lane)).toBe(1);
-      expect(await storedRow(deviceId)).toMatchObject({ contiguous: '1', highest: '1' });
+      expect(await storedRow(deviceId)).toEqual({ boot: '1', received: '{[1,2)}' });
       expect(await countReadings(deviceId)).toBe(1);
       // Sent again meanwhile: a copy of what waits, answered after it.
       void send(ingest, lane, '{"seq":2,"temp":2}').then((canonical) =>

@@ -17,6 +17,8 @@ const TABLES: Readonly<Record<string, string | null>> = {
                 VALUES (gen_random_uuid(), $1, '', '', '')`,
   device_presence: null,
   device_event: null,
+  event: null,
+  log_entry: null,
 };
 const ADDRESS = '192.0.2.7';
 /** Paths that read, of things that both organizations have under one name. */
@@ -27,6 +29,8 @@ const READS = [
   '/api/v1/devices/d/latest',
   '/api/v1/devices/d/readings',
   '/api/v1/devices/d/diagnostics',
+  '/api/v1/devices/d/events',
+  '/api/v1/devices/d/logs',
   '/api/v1/metrics',
   '/api/v1/keys',
   '/api/v1/quarantine',
@@ -69,6 +73,16 @@ async function fill({ author }: TestOrganization, value: number): Promise<number
      VALUES (gen_random_uuid(), $1, $2, now(), 't', 'bad_json', $3, 'x')`,
     [organizationId, deviceId, `detail ${value}`],
   );
+  await database.pool.query(`INSERT INTO event VALUES ($2, now(), 'door', $1, $3, now(), 0)`, [
+    organizationId,
+    deviceId,
+    { value },
+  ]);
+  await database.pool.query(`INSERT INTO log_entry VALUES ($2, now(), $1, 'E', 'wifi', 1, $3)`, [
+    organizationId,
+    deviceId,
+    `message ${value}`,
+  ]);
   await database.pool.query(
     `INSERT INTO device_presence
      VALUES ($2, $1, 'online', now(), now(), 1, $3, '{}', NULL)`,

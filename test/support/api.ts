@@ -2,8 +2,14 @@ import { pino } from 'pino';
 import { Registry as MetricsRegistry } from 'prom-client';
 import { createApi, type Api, type ApiDeps } from '../../api/server.ts';
 import type { HealthCheck } from '../../api/routes/operation.ts';
+import { loadConfig } from '../../config.ts';
 import { createHistory } from '../../ingest/history.ts';
+import { createOccurrences } from '../../ingest/occurrences.ts';
+import { HttpIntake } from '../../ingest/http-intake.ts';
+import { Imports } from '../../ingest/import/imports.ts';
+import { Ingest } from '../../ingest/ingest.ts';
 import { createQuarantine } from '../../ingest/quarantine.ts';
+import { importLimits, ingestLimits } from '../../joints.ts';
 import type { Registry } from '../../registry/registry.ts';
 import { createTestDatabase, type TestDatabase } from './database.ts';
 import { createOrganization, createTestRegistry, type TestOrganization } from './registry.ts';
@@ -21,6 +27,9 @@ export interface TestApi {
   readonly api: Api;
   readonly registry: Registry;
   readonly test: TestDatabase;
+  readonly ingest: Ingest;
+  readonly imports: Imports;
+  readonly intake: HttpIntake;
   readonly url: string;
   readonly acme: TestOrganization;
   readonly other: TestOrganization;
@@ -39,8 +48,16 @@ export const NO_GUARD: Pick<ApiDeps, 'guard' | 'addressOf'> = {
   addressOf: () => '127.0.0.1',
 };
 
-/** Makes one. `pageRowsMax` is 5000. */
-export async function createTestApi(): Promise<TestApi> {
+/** What a test may change of one. */
+export interface TestApiOptions {
+  /** Settings, by the names of their environment variables. */
+  readonly settings?: Record<string, string>;
+  /** Longest silence in the file of an import; 60 s as in the product when left out. */
+  readonly importIdleMs?: number;
+}
+
+/** Makes one. `pageRowsMax` is 5000; ingest has no spool. */
+export async function createTestApi(options: TestApiOptions = {}): Promise<TestApi> {
   const test = await createTestDatabase();
   const { database } = test;
   const registry = createTestRegistry(database);
@@ -48,14 +65,42 @@ export async function createTestApi(): Promise<TestApi> {
   const acme = await createOrganization(database, 'acme');
   const other = await createOrganization(database, 'other');
   const logged: string[] = [];
+  const config = loadConfig(options.settings ?? {});
+  const metricsRegistry = new MetricsRegistry();
+  const silent = pino({ level: 'silent' });
+  const ingest = new Ingest({
+    database,
+    spool: null,
+    limits: ingestLimits(config),
+    registry: metricsRegistry,
+    log: silent,
+  });
+  await ingest.start();
+  const imports = new Imports({
+    database,
+    ingest,
+    limits: { ...importLimits(config), idleMs: options.importIdleMs ?? 60_000 },
+    registry: metricsRegistry,
+    log: silent,
+  });
+  const intake = new HttpIntake({
+    ingest,
+    subscribers: { isWanted: () => false, publish: () => null },
+    timeoutMs: config.HTTP_INGEST_TIMEOUT_S * 1000,
+    ageMaxMs: config.IMPORT_AGE_MAX_D * 86_400_000,
+  });
   const api = await createApi({
     log: pino({ level: 'debug' }, { write: (line: string) => void logged.push(line) }),
     registry,
     history: createHistory(database),
+    occurrences: createOccurrences(database),
     quarantine: createQuarantine(database),
     health: { isStarted: () => true, check: () => Promise.resolve(result.checks) },
+    intake,
+    imports,
+    packetBytesMax: config.PACKET_BYTES_MAX,
     ...NO_GUARD,
-    metricsRegistry: new MetricsRegistry(),
+    metricsRegistry,
     version: '0.0.0-test',
     pageRowsMax: 5000,
   });
@@ -65,6 +110,9 @@ export async function createTestApi(): Promise<TestApi> {
     api,
     registry,
     test,
+    ingest,
+    imports,
+    intake,
     url,
     acme,
     other,
@@ -72,7 +120,8 @@ export async function createTestApi(): Promise<TestApi> {
     logged,
     send: (method, path, body, key = acme.adminKey) => send(url + path, method, body, key),
     async stop() {
-      await api.close();
+      await Promise.all([imports.stop(), api.close()]);
+      await ingest.stop();
       await registry.stop();
       await test.drop();
     },

@@ -1,3 +1,4 @@
+import { NO_BASIS, newestTimes } from '../../firmware-protocol/time.ts';
 import { DeviceLane, type Slot } from '../../ingest/device-lane.ts';
 import { Lane } from '../../ingest/lane.ts';
 import type { LaneStore } from '../../ingest/lane-store.ts';
@@ -55,7 +56,7 @@ export function makePublication(
   return {
     source,
     channel: 'data',
-    metric: null,
+    name: null,
     refusal: null,
     word: 'data',
     topic: 'v1/me/data',
@@ -83,12 +84,15 @@ export function makeMessage(
     lane,
     arrivedMs: Date.now(),
     receivedMicros: Date.now() * 1000,
+    basis: NO_BASIS,
+    newest: newestTimes([]),
     outcome: null,
     isCounted: true,
     arePointsCounted: true,
     sharedRatesPassed: 0,
     isShaped: false,
     quarantine: null,
+    dated: null,
     canonical: null,
     isDuplicate: false,
     rowCount: 0,

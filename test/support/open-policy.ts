@@ -7,7 +7,7 @@ import type { Admission, Policy } from '../../broker/policy.ts';
 import type { SessionStore } from '../../broker/store/session-store.ts';
 import { topicNameFault } from '../../firmware-protocol/topics.ts';
 
-const OPEN: Intake = { channel: 'open', metric: null, refusal: null, word: '' };
+const OPEN: Intake = { channel: 'open', name: null, refusal: null, word: '' };
 /** The one filter that nobody may subscribe, for suites that want to see a refusal. */
 const FORBIDDEN_FILTER = 'test/nosubscribe';
 

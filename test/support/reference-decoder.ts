@@ -3,15 +3,16 @@ import {
   flatMembers,
   scalarPayloadSchema,
 } from '../../firmware-protocol/payload-schema.ts';
-import { PACKET_BYTES_MAX } from '../../firmware-protocol/contract.ts';
+import { PACKET_BYTES_MAX, UP_MS_MAX } from '../../firmware-protocol/contract.ts';
 import type { Decoded, Point, Sample } from '../../firmware-protocol/telemetry.ts';
+import { referenceCbor } from './reference-cbor.ts';
 
 const MISSING = /^-?(?:nan|inf|infinity)$/i;
 
 /** What `decodeData` must give, read off the zod schemas as plainly as can be. Null: refused. */
 export function referenceData(payload: Uint8Array): Decoded | null {
   if (payload.length > PACKET_BYTES_MAX) return null;
-  const parsed = parse(payload);
+  const parsed = parseOf(payload);
   if (parsed === null || !dataPayloadSchema.safeParse(parsed.json).success) return null;
   const items = Array.isArray(parsed.json) ? (parsed.json as unknown[]) : [parsed.json];
   const read = items.map((item) => readItem(item as Record<string, unknown>));
@@ -35,19 +36,34 @@ export function referenceScalar(metric: string, payload: Uint8Array): Decoded | 
   if (!scalarPayloadSchema.safeParse(value).success) return null;
   const points = isMissing ? [] : pointsOf(metric, value);
   return {
-    samples: [{ tsMicros: null, ageMs: null, seq: null, isContinued: false, fromLast: 0, points }],
+    samples: [
+      {
+        tsMicros: null,
+        ageMs: null,
+        upMs: null,
+        seq: null,
+        isContinued: false,
+        fromLast: 0,
+        points,
+      },
+    ],
     pointCount: points.length,
     missing: 1 - points.length,
   };
 }
 
+function parseOf(payload: Uint8Array): { json: unknown } | null {
+  const first = payload[0] ?? 0;
+  return first >= 0x80 && first < 0xe0 ? referenceCbor(payload, null) : parseJson(payload);
+}
+
 function readItem(item: Record<string, unknown>): { samples: Sample[]; missing: number } {
-  const { ts, age, seq, dt, values, ...rest } = item;
+  const { ts, age, up, seq, dt, values, ...rest } = item;
   const members = flatMembers((values as object | undefined) ?? rest);
   let rows = dt === undefined ? [members] : rowsOf(members);
   if (rows.length === 0 && seq !== undefined) rows = [[]];
   const samples = rows.map((row, index) => ({
-    ...timeOf(ts, age, dt, index, rows.length),
+    ...timeOf({ ts, age, up, dt }, index, rows.length),
     seq: (seq as number | undefined) ?? null,
     isContinued: index > 0,
     fromLast: 0,
@@ -66,18 +82,17 @@ function rowsOf(members: [string, unknown][]): [string, unknown][][] {
   return first.map((_, row) => columns.map(([name, column]) => [name, column[row]]));
 }
 
-function timeOf(ts: unknown, age: unknown, dt: unknown, row: number, rows: number) {
+function timeOf(stamp: Record<'ts' | 'age' | 'up' | 'dt', unknown>, row: number, rows: number) {
+  const { ts, age, up, dt } = stamp;
   const offsetMs = typeof dt === 'number' ? row * dt : 0;
-  const ageMs =
-    typeof age === 'number'
-      ? age - offsetMs
-      : typeof dt === 'number' && ts === undefined
-        ? (rows - 1 - row) * dt
-        : null;
-  if (typeof ts !== 'number') return { tsMicros: null, ageMs };
+  const isTimeless = ts === undefined && age === undefined && up === undefined;
+  const timelessMs = typeof dt === 'number' && isTimeless ? (rows - 1) * dt - offsetMs : null;
+  const ageMs = typeof age === 'number' ? age - offsetMs : timelessMs;
+  const upMs = typeof up === 'number' ? Math.min(up + offsetMs, UP_MS_MAX) : null;
+  if (typeof ts !== 'number') return { tsMicros: null, ageMs, upMs };
   const start = clamp(ts < 1e11 ? ts * 1e6 : ts * 1e3);
   const tsMicros = typeof dt === 'number' ? clamp(start + offsetMs * 1000) : start;
-  return { tsMicros, ageMs: typeof age === 'number' ? age : null };
+  return { tsMicros, ageMs, upMs };
 }
 
 function clamp(micros: number): number {
@@ -93,7 +108,8 @@ function pointsOf(metric: string, value: unknown): Point[] {
   return [{ metric, kind: 'text', value: null, text: value }];
 }
 
-function parse(payload: Uint8Array): { json: unknown } | null {
+/** A payload as JSON, with bare missing words as null. Null: it is none. */
+export function parseJson(payload: Uint8Array): { json: unknown } | null {
   const text = decode(payload);
   if (text === null) return null;
   const repaired = text.replace(/"(?:[^"\\]|\\[^])*"|-?[A-Za-z]+/g, (token) =>

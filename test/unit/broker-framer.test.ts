@@ -14,7 +14,7 @@ const CONNECT: Packet = {
   clean: true,
   keepalive: 60,
 };
-const DATA: Intake = { channel: 'data', metric: null, refusal: null, word: 'data' };
+const DATA: Intake = { channel: 'data', name: null, refusal: null, word: 'data' };
 
 /** A sink that takes everything; `parts` win. */
 function sinkWith(parts: Partial<PacketSink>): PacketSink {

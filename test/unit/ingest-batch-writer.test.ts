@@ -1,7 +1,8 @@
 import { pino } from 'pino';
 import { describe, expect, it } from 'vitest';
 import type { Batch } from '../../ingest/batch.ts';
-import { BatchWriter, type BatchStore, type WriterLimits } from '../../ingest/batch-writer.ts';
+import type { BatchStore } from '../../ingest/batch-commit.ts';
+import { BatchWriter, type BatchSpool, type WriterLimits } from '../../ingest/batch-writer.ts';
 import { IngestMetrics } from '../../ingest/metrics.ts';
 import { makeMessage, makeSlot, openLane } from '../support/messages.ts';
 
@@ -50,10 +51,14 @@ class ScriptedStore implements BatchStore {
   }
 }
 
-function createWriter(store: BatchStore, limits: Partial<WriterLimits> = {}) {
+function createWriter(
+  store: BatchStore,
+  limits: Partial<WriterLimits> = {},
+  spool: BatchSpool | null = null,
+) {
   const metrics = new IngestMetrics();
   const log = pino({ level: 'silent' });
-  const writer = new BatchWriter(store, { ...LIMITS, ...limits }, metrics, log);
+  const writer = new BatchWriter({ store, limits: { ...LIMITS, ...limits }, metrics, log, spool });
   const slot = makeSlot(1, 1);
   const lane = openLane();
   let micros = 1_700_000_000_000_000;

@@ -1,6 +1,7 @@
 import { pino } from 'pino';
 import { describe, expect, it } from 'vitest';
-import { BatchWriter, type BatchStore } from '../../ingest/batch-writer.ts';
+import type { BatchStore } from '../../ingest/batch-commit.ts';
+import { BatchWriter } from '../../ingest/batch-writer.ts';
 import { IngestMetrics } from '../../ingest/metrics.ts';
 import type { Publication } from '../../ingest/message.ts';
 import { Pipeline } from '../../ingest/pipeline.ts';
@@ -27,7 +28,7 @@ function createIntake() {
   const metrics = new IngestMetrics();
   const log = pino({ level: 'silent' });
   const limits = { batchRowsMax: 1000, lingerMs: 0, queueRowsMax: 1000, queueBytesMax: 1e6 };
-  const writer = new BatchWriter(store, limits, metrics, log);
+  const writer = new BatchWriter({ store, limits, metrics, log });
   const pipeline = new Pipeline({
     lanes: noLookups(),
     writer,
@@ -37,6 +38,7 @@ function createIntake() {
       heldBytesMax: 1e6,
       ageMaxMs: 30 * 86_400_000,
       aheadMaxMs: 300_000,
+      spoolAfterMs: 1000,
     },
     metrics,
     log,
@@ -61,7 +63,7 @@ describe('what is handed on with an acknowledgement', () => {
   it('is the canonical message, under the time that it is stored with', async () => {
     const { send } = createIntake();
     expect(await send(`{"ts":${NOW / 1000},"temp":21.5}`)).toBe(`{"ts":${NOW},"temp":21.5}`);
-    const scalar = await send('21.5', { channel: 'scalar', metric: 'temp' });
+    const scalar = await send('21.5', { channel: 'scalar', name: 'temp' });
     expect(scalar).toMatch(/^\{"ts":\d{13},"temp":21\.5\}$/);
     expect(JSON.parse((await send('{"age":60000,"temp":1}')) ?? '')).toMatchObject({ temp: 1 });
   });

@@ -1,6 +1,7 @@
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { BatchWriter, type BatchStore } from '../../ingest/batch-writer.ts';
+import type { BatchStore } from '../../ingest/batch-commit.ts';
+import { BatchWriter } from '../../ingest/batch-writer.ts';
 import type { Batch } from '../../ingest/batch.ts';
 import { DeviceLane } from '../../ingest/device-lane.ts';
 import { Lane } from '../../ingest/lane.ts';
@@ -41,7 +42,7 @@ function createPipeline(queueRowsMax = 100_000, store = new GatedStore()) {
   const metrics = new IngestMetrics();
   const log = pino({ level: 'silent' });
   const limits = { batchRowsMax: 1000, lingerMs: 0, queueRowsMax, queueBytesMax: 1e9 };
-  const writer = new BatchWriter(store, limits, metrics, log);
+  const writer = new BatchWriter({ store, limits, metrics, log });
   const pipeline = new Pipeline({
     lanes: noLookups(),
     writer,
@@ -53,6 +54,7 @@ function createPipeline(queueRowsMax = 100_000, store = new GatedStore()) {
       heldBytesMax: 1e9,
       ageMaxMs: 1e9,
       aheadMaxMs: 1000,
+      spoolAfterMs: 1000,
     },
   });
   return { pipeline, writer, metrics, store };

@@ -48,7 +48,7 @@ describe('CanonicalPayload', () => {
         const model: Record<string, unknown>[] = [];
         for (const { timeMicros, seq, points } of samples) {
           const named = Object.entries(points).map(([metric, point]) => ({ metric, ...point }));
-          const base = { tsMicros: null, ageMs: null, isContinued: false, fromLast: 0 };
+          const base = { tsMicros: null, ageMs: null, upMs: null, isContinued: false, fromLast: 0 };
           canonical.add(timeMicros, { ...base, seq, points: named });
           if (named.length === 0) continue;
           const members = named.map(({ metric, kind, value, text }) => [

@@ -46,6 +46,7 @@ describe('a sample', () => {
         {
           tsMicros: null,
           ageMs: null,
+          upMs: null,
           seq: null,
           isContinued: false,
           fromLast: 0,
@@ -426,7 +427,7 @@ describe('the decoder and the zod contract', () => {
       '1',
       'ü',
     ],
-    ...['ts', 'age', 'dt', 'seq', 'values', 'x'.repeat(64), 'y'.repeat(65)],
+    ...['ts', 'age', 'up', 'dt', 'seq', 'values', 'x'.repeat(64), 'y'.repeat(65)],
   );
   const good = fc.constantFrom('a', 'b', 'temp', 'rh', 'a.b', 'constructor', 'b-c_9');
   const leaf = fc.oneof(
@@ -458,6 +459,7 @@ describe('the decoder and the zod contract', () => {
         fc.double({ noNaN: true }),
       ),
       age: fc.oneof(fc.constantFrom(0, 59_000, -1), fc.double({ min: 0, noNaN: true })),
+      up: fc.oneof(fc.constantFrom(0, 812, -1, 1e12), fc.double({ min: 0, noNaN: true })),
       seq: fc.constantFrom(0, 1, 2 ** 53 - 1, 2 ** 53, -1, 1.5),
     },
     { requiredKeys: [] },

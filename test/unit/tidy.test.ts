@@ -12,6 +12,7 @@ import { FanOutMetrics } from '../../broker/outgoing/fan-out-metrics.ts';
 import { CONFIG_DOCUMENTS } from '../../docs/config-docs.ts';
 import { readJournal } from '../../drizzle/migrate.ts';
 import { REFUSAL_CODES } from '../../firmware-protocol/contract.ts';
+import { ImportMetrics } from '../../ingest/import/metrics.ts';
 import { IngestMetrics } from '../../ingest/metrics.ts';
 import { createDeviceEventMetrics, createRegistryMetrics } from '../../registry/metrics.ts';
 
@@ -263,7 +264,9 @@ async function registeredMetrics(): Promise<string[]> {
     heldBytes: 0,
     lanes: 0,
     isAway: false,
+    ledger: { received: 0, committed: 0, spooled: 0, quarantined: 0, rejected: 0, inFlight: 0 },
   }));
+  new ImportMetrics().register(registry, 1, () => 0);
   const all = await registry.getMetricsAsJSON();
   return all.map(({ name, type }) => {
     const metric = registry.getSingleMetric(name) as unknown as { labelNames: string[] };

@@ -1,0 +1,131 @@
+import type pg from 'pg';
+import type { RetentionBounds } from '../../drizzle/retention.ts';
+import { DAY_MS, HOUR_MS, LEVELS, floorTo, type Level } from './levels.ts';
+import type { Materializer } from './materializer.ts';
+import { rawCuts, readRetentions } from './organization-retention.ts';
+import { advanceWatermark, findNow, readWatermarks, type Watermarks } from './watermarks.ts';
+
+/** Time for new buckets, and for late rows, in one run, in ms; what is left waits for the next. */
+const NEW_MS_MAX = 20_000;
+const DIRTY_MS_MAX = 10_000;
+/** A step of a minute's level is made longer when it took less than the first, shorter beyond the second. */
+const STEP_SHORT_MS = 300;
+const STEP_LONG_MS = 2000;
+const STEP_MAX: Readonly<Record<Level['name'], number>> = {
+  '1m': 6 * HOUR_MS,
+  '1h': 4 * DAY_MS,
+  '1d': 60 * DAY_MS,
+};
+/** Rows that are not noted in `dirty_range` are at most so old when their transaction begins, in ms. */
+const UNNOTED_MS_MAX = 60_000;
+
+/**
+ * How long a bucket must have ended before it is materialised. A row that its writer did not note as
+ * late is at most 60 s old when its transaction is made up, and that is committed or given up within
+ * the bound of the database; as much again is for clocks of nodes that differ.
+ */
+export function marginMs(databaseTimeoutMs: number): number {
+  return UNNOTED_MS_MAX + 2 * databaseTimeoutMs;
+}
+
+/** What {@link Refresh} needs. */
+export interface RefreshDeps {
+  readonly materializer: Materializer;
+  readonly bounds: RetentionBounds;
+  readonly databaseTimeoutMs: number;
+  readonly clock: () => number;
+  readonly isStopping: () => boolean;
+  /** Told how many notes of late rows were worked off. */
+  readonly onTaken: (notes: number) => void;
+}
+
+/** Keeps the rollups up: new buckets in order of time, then the hours that late rows came for. */
+export class Refresh {
+  readonly #deps: RefreshDeps;
+  #stepMs = 10 * 60_000;
+
+  constructor(deps: RefreshDeps) {
+    this.#deps = deps;
+  }
+
+  /** One run, bounded in time. @returns whether more is to be done at once. */
+  async run(client: pg.Client): Promise<boolean> {
+    const { materializer, clock } = this.#deps;
+    const nowMs = await findNow(client, clock);
+    try {
+      const isBehind = await this.#materializeNew(client, nowMs);
+      const isDirty = await this.#takeDirty(client, nowMs);
+      return isBehind || isDirty;
+    } catch (error) {
+      materializer.forgetPartitions();
+      throw error;
+    }
+  }
+
+  async #materializeNew(client: pg.Client, nowMs: number): Promise<boolean> {
+    const until = performance.now() + NEW_MS_MAX;
+    const watermarks = { ...(await readWatermarks(client)) };
+    let belowMs = nowMs - marginMs(this.#deps.databaseTimeoutMs);
+    let isBehind = false;
+    for (const level of LEVELS) {
+      const endMs = floorTo(belowMs, level.widthMs);
+      watermarks[level.name] = await this.#advance(client, level, {
+        fromMs: watermarks[level.name],
+        endMs,
+        until,
+      });
+      if (watermarks[level.name] < endMs) isBehind = true;
+      belowMs = watermarks[level.name];
+    }
+    return isBehind;
+  }
+
+  /** @returns the watermark it came to. */
+  async #advance(
+    client: pg.Client,
+    level: Level,
+    { fromMs, endMs, until }: { fromMs: number; endMs: number; until: number },
+  ): Promise<number> {
+    const { materializer, isStopping } = this.#deps;
+    let atMs = fromMs;
+    if (atMs === -Infinity && endMs !== -Infinity) {
+      const oldestMs = (await materializer.findOldest(client)) ?? endMs;
+      atMs = floorTo(Math.min(oldestMs, endMs), level.widthMs);
+      await advanceWatermark(client, level.name, atMs);
+    }
+    while (atMs < endMs && performance.now() < until && !isStopping()) {
+      const toMs = Math.min(endMs, atMs + this.#stepOf(level));
+      const startedAt = performance.now();
+      await materializer.materialize(client, level, { fromMs: atMs, toMs });
+      await advanceWatermark(client, level.name, toMs);
+      if (level.name === '1m') this.#adaptStep(performance.now() - startedAt);
+      atMs = toMs;
+    }
+    return atMs;
+  }
+
+  #stepOf({ name }: Level): number {
+    return name === '1m' ? this.#stepMs : STEP_MAX[name];
+  }
+
+  #adaptStep(tookMs: number): void {
+    if (tookMs < STEP_SHORT_MS) this.#stepMs = Math.min(this.#stepMs * 2, STEP_MAX['1m']);
+    if (tookMs > STEP_LONG_MS) {
+      this.#stepMs = Math.max(floorTo(this.#stepMs / 2, LEVELS[0].widthMs), LEVELS[0].widthMs);
+    }
+  }
+
+  async #takeDirty(client: pg.Client, nowMs: number): Promise<boolean> {
+    const { materializer, bounds, isStopping, onTaken } = this.#deps;
+    const until = performance.now() + DIRTY_MS_MAX;
+    const cuts = rawCuts(await readRetentions(client, bounds), nowMs);
+    const watermarks: Watermarks = await readWatermarks(client);
+    while (!isStopping()) {
+      const notes = await materializer.takeDirty(client, watermarks, cuts);
+      onTaken(notes);
+      if (notes === 0) return false;
+      if (performance.now() > until) return true;
+    }
+    return true;
+  }
+}

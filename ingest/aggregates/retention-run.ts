@@ -1,0 +1,177 @@
+import type pg from 'pg';
+import { RETENTION_CLASSES, type RetentionBounds } from '../../drizzle/retention.ts';
+import type { RetentionClass } from '../../drizzle/retention.ts';
+import { LEVELS } from './levels.ts';
+import { cutOf, readRetentions, shorterOnes } from './organization-retention.ts';
+import { dropChunks, dropPartitions, listPartitions, type Partition } from './partition-drop.ts';
+import { findNow, isoTime } from './watermarks.ts';
+
+/** Rows that one statement deletes. */
+const DELETE_ROWS_MAX = 5000;
+/** Devices that one statement looks at, and the same for chunks, which are decompressed for it. */
+const DEVICES_AT_ONCE = 500;
+const CHUNK_DEVICES_AT_ONCE = 50;
+/** Time for deleting in one run, in ms. */
+const RUN_MS_MAX = 60_000;
+
+/** What {@link runRetention} needs. */
+export interface RetentionDeps {
+  /** Whether `reading` has chunks, and whether the rollups do. */
+  readonly hypertables: boolean;
+  readonly continuousAggregates: boolean;
+  readonly bounds: RetentionBounds;
+  readonly clock: () => number;
+  readonly isStopping: () => boolean;
+}
+
+/** What a run has done. */
+export interface Retained {
+  readonly droppedPartitions: number;
+  /** Of them those of `reading`. */
+  readonly droppedRaw: number;
+  readonly deletedRows: number;
+  /** Partitions that somebody held on to; they are tried again. */
+  readonly busy: number;
+  /** More is to be deleted. */
+  readonly isBehind: boolean;
+}
+
+/** Where the rows of a class are. */
+interface ClassTable {
+  readonly name: RetentionClass;
+  /** The table, or the relation that `drop_chunks` takes. */
+  readonly relation: string;
+  readonly timeColumn: 'time' | 'bucket';
+  readonly partitionDays: number;
+  readonly hasChunks: boolean;
+}
+
+/**
+ * Drops what no organization keeps any more, partition by partition, and deletes the rows of those that
+ * keep less than the others, in steps. May be stopped anywhere; the next run goes on.
+ */
+export async function runRetention(client: pg.Client, deps: RetentionDeps): Promise<Retained> {
+  const nowMs = await findNow(client, deps.clock);
+  const retentions = await readRetentions(client, deps.bounds);
+  const until = performance.now() + RUN_MS_MAX;
+  let droppedPartitions = 0;
+  let droppedRaw = 0;
+  let deletedRows = 0;
+  let busy = 0;
+  for (const table of tablesOf(deps)) {
+    const endMs = cutOf(nowMs, retentions.longest[table.name]);
+    const outcome = table.hasChunks
+      ? await dropChunks(client, table.relation, endMs)
+      : await dropPartitions(client, { ...table, name: table.relation }, endMs);
+    droppedPartitions += outcome.dropped;
+    if (table.name === 'raw') droppedRaw += outcome.dropped;
+    busy += outcome.busy;
+    for (const { organizationId, days } of shorterOnes(retentions, table.name)) {
+      const deletion = { organizationId, cutMs: cutOf(nowMs, days), until };
+      deletedRows += await deleteOf(client, table, deletion, deps);
+    }
+  }
+  const isBehind = performance.now() > until;
+  return { droppedPartitions, droppedRaw, deletedRows, busy, isBehind };
+}
+
+function tablesOf({ hypertables, continuousAggregates }: RetentionDeps): ClassTable[] {
+  return RETENTION_CLASSES.map((name) => {
+    const level = LEVELS.find((each) => each.name === name);
+    if (level === undefined) {
+      const shape = { timeColumn: 'time', partitionDays: 1, hasChunks: hypertables } as const;
+      return { name, relation: 'reading', ...shape };
+    }
+    return {
+      name,
+      relation: continuousAggregates ? level.relation : level.table,
+      timeColumn: 'bucket',
+      partitionDays: level.partitionDays,
+      hasChunks: continuousAggregates,
+    };
+  });
+}
+
+interface Deletion {
+  readonly organizationId: number;
+  readonly cutMs: number;
+  readonly until: number;
+}
+
+async function deleteOf(
+  client: pg.Client,
+  table: ClassTable,
+  { organizationId, cutMs, until }: Deletion,
+  { isStopping }: RetentionDeps,
+): Promise<number> {
+  const parts = table.hasChunks
+    ? await listChunks(client, table.relation)
+    : await listPartitions(client, { ...table, name: table.relation });
+  const atOnce = table.hasChunks ? CHUNK_DEVICES_AT_ONCE : DEVICES_AT_ONCE;
+  let deleted = 0;
+  for (const part of parts.filter(({ fromMs }) => fromMs < cutMs)) {
+    let after = -1;
+    for (;;) {
+      if (performance.now() > until || isStopping()) return deleted;
+      const deviceIds = await devicesOf(client, organizationId, after, atOnce);
+      const last = deviceIds.at(-1);
+      if (last === undefined) break;
+      after = last;
+      deleted += await deletePart(client, table, part, { deviceIds, cutMs });
+    }
+  }
+  return deleted;
+}
+
+async function devicesOf(
+  client: pg.Client,
+  organizationId: number,
+  after: number,
+  limit: number,
+): Promise<number[]> {
+  const { rows } = await client.query<{ device_id: number }>(
+    `SELECT device_id FROM device WHERE organization_id = $1 AND device_id > $2
+     ORDER BY device_id LIMIT $3`,
+    [organizationId, after, limit],
+  );
+  return rows.map(({ device_id }) => device_id);
+}
+
+async function deletePart(
+  client: pg.Client,
+  { hasChunks, timeColumn }: ClassTable,
+  part: Partition,
+  { deviceIds, cutMs }: { deviceIds: readonly number[]; cutMs: number },
+): Promise<number> {
+  const old = `FROM ${part.name} WHERE device_id = ANY($1::int4[]) AND ${timeColumn} < $2::timestamptz`;
+  const values: unknown[] = [deviceIds, isoTime(Math.min(cutMs, part.toMs))];
+  const { rows } = await client.query<{ found: boolean }>(
+    `SELECT EXISTS (SELECT ${old}) AS found`,
+    values,
+  );
+  if (rows[0]?.found !== true) return 0;
+  if (hasChunks) return (await client.query(`DELETE ${old}`, values)).rowCount ?? 0;
+  const statement = `DELETE FROM ${part.name} WHERE ctid = ANY (ARRAY(SELECT ctid ${old} LIMIT $3))`;
+  let deleted = 0;
+  for (;;) {
+    const { rowCount } = await client.query(statement, [...values, DELETE_ROWS_MAX]);
+    deleted += rowCount ?? 0;
+    if ((rowCount ?? 0) < DELETE_ROWS_MAX) return deleted;
+  }
+}
+
+/** Chunks of a hypertable, or of the table behind a continuous aggregate, oldest first. */
+async function listChunks(client: pg.Client, relation: string): Promise<Partition[]> {
+  const { rows } = await client.query<{ name: string; from_ms: number; to_ms: number }>(
+    `SELECT format('%I.%I', chunk_schema, chunk_name) AS name,
+            (extract(epoch FROM range_start) * 1000)::float8 AS from_ms,
+            (extract(epoch FROM range_end) * 1000)::float8 AS to_ms
+     FROM timescaledb_information.chunks
+     WHERE format('%I.%I', hypertable_schema, hypertable_name)::regclass = coalesce(
+       (SELECT relation FROM rollup_tables() WHERE level = substr($1, 9) AND $1 <> 'reading'),
+       to_regclass($1))
+     ORDER BY range_start`,
+    [relation],
+  );
+  return rows.map(({ name, from_ms, to_ms }) => ({ name, fromMs: from_ms, toMs: to_ms }));
+}

@@ -1,0 +1,161 @@
+import type pg from 'pg';
+import { DAY_MS, HOUR_MS, LEVELS, floorTo, type Level } from './levels.ts';
+import type { Materializer, RawCuts, Span } from './materializer.ts';
+import { spansStatement, spanStatement } from './rollup-statement.ts';
+import { isoTime, type Watermarks } from './watermarks.ts';
+
+/** Devices of one statement, so that it stays short however many there are. */
+const DEVICES_AT_ONCE = 2000;
+/** Notes that one transaction looks at, and hours of a device that it makes anew. */
+const NOTES_MAX = 20_000;
+const HOURS_AT_ONCE = 200;
+
+interface DirtyRow {
+  device_id: number;
+  organization_id: number | null;
+  hour_ms: number;
+  notes: number;
+}
+
+/** A span of one device. */
+interface DeviceSpan extends Span {
+  readonly deviceId: number;
+}
+
+/** Rollups in tables of our own, where the database keeps none up. */
+export class TableMaterializer implements Materializer {
+  readonly #partitions = new Set<string>();
+
+  async materialize(client: pg.Client, level: Level, { fromMs, toMs }: Span): Promise<void> {
+    await this.#ensurePartitions(client, level, [fromMs, toMs - 1]);
+    const statement = spanStatement(level);
+    let after = -1;
+    for (;;) {
+      const last = await lastOfSlice(client, after);
+      if (last === null) return;
+      await client.query(statement, [isoTime(fromMs), isoTime(toMs), after, last]);
+      after = last;
+    }
+  }
+
+  /**
+   * A note is committed in one transaction with the late rows that it stands for. The snapshot of the
+   * DELETE sees the notes that it takes, and so their rows; the statements behind it, in the same
+   * transaction, have later snapshots and see them too. A note that is committed meanwhile is not
+   * taken and stays for the next time. If anything fails, the notes come back with the rollback. So
+   * no late row is missed, as long as every transaction that stores one also writes its note, even
+   * when another note of the hour is there already.
+   *
+   * A row that was not noted is newer than 60 s when its transaction begins, and committed before
+   * anything of its bucket is materialised: see `marginMs`.
+   */
+  async takeDirty(client: pg.Client, watermarks: Watermarks, cuts: RawCuts): Promise<number> {
+    await client.query('BEGIN');
+    const { rows } = await client.query<DirtyRow>(TAKE_DIRTY, [NOTES_MAX, HOURS_AT_ONCE]);
+    const spans = rows
+      .map(({ device_id, organization_id, hour_ms }) => ({
+        deviceId: device_id,
+        organizationId: organization_id,
+        fromMs: floorTo(hour_ms, HOUR_MS),
+      }))
+      .filter(({ organizationId, fromMs }) => fromMs >= cuts.of(organizationId))
+      .map(({ deviceId, fromMs }) => ({ deviceId, fromMs, toMs: fromMs + HOUR_MS }));
+    for (const level of LEVELS) {
+      const spansOfLevel = level.name === '1d' ? daysOf(spans) : spans;
+      await this.#materializeSpans(client, level, cutAt(watermarks[level.name], spansOfLevel));
+    }
+    await client.query('COMMIT');
+    return rows.reduce((sum, { notes }) => sum + notes, 0);
+  }
+
+  async findOldest(client: pg.Client): Promise<number | null> {
+    const { rows } = await client.query<{ oldest: string | null }>(
+      `SELECT min(substr(relname, 9)) AS oldest
+       FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+       WHERE inhparent = 'reading'::regclass AND relname ~ '^reading_\\d{8}$'`,
+    );
+    const oldest = rows[0]?.oldest ?? null;
+    if (oldest === null) return null;
+    return Date.parse(`${oldest.slice(0, 4)}-${oldest.slice(4, 6)}-${oldest.slice(6)}T00:00:00Z`);
+  }
+
+  forgetPartitions(): void {
+    this.#partitions.clear();
+  }
+
+  async #materializeSpans(
+    client: pg.Client,
+    level: Level,
+    spans: readonly DeviceSpan[],
+  ): Promise<void> {
+    if (spans.length === 0) return;
+    await this.#ensurePartitions(
+      client,
+      level,
+      spans.flatMap(({ fromMs, toMs }) => [fromMs, toMs - 1]),
+    );
+    await client.query(spansStatement(level), [
+      spans.map(({ deviceId }) => deviceId),
+      spans.map(({ fromMs }) => isoTime(fromMs)),
+      spans.map(({ toMs }) => isoTime(toMs)),
+    ]);
+  }
+
+  async #ensurePartitions(
+    client: pg.Client,
+    { table, partitionDays }: Level,
+    times: readonly number[],
+  ): Promise<void> {
+    for (const start of new Set(times.map((time) => floorTo(time, partitionDays * DAY_MS)))) {
+      const key = `${table} ${start}`;
+      if (this.#partitions.has(key)) continue;
+      await client.query('SELECT rollup_partition_ensure($1::regclass, $2, $3::timestamptz)', [
+        table,
+        partitionDays,
+        isoTime(start),
+      ]);
+      this.#partitions.add(key);
+    }
+  }
+}
+
+/** All notes of some hours: those of the oldest notes. */
+const TAKE_DIRTY = `
+  WITH picked AS (
+    SELECT DISTINCT device_id, hour
+    FROM (SELECT device_id, hour FROM dirty_range ORDER BY dirty_range_id LIMIT $1) AS oldest
+    LIMIT $2
+  ), taken AS (
+    DELETE FROM dirty_range USING picked
+    WHERE dirty_range.device_id = picked.device_id AND dirty_range.hour = picked.hour
+    RETURNING dirty_range.device_id, dirty_range.hour
+  )
+  SELECT taken.device_id, device.organization_id, count(*)::int4 AS notes,
+         (extract(epoch FROM taken.hour) * 1000)::float8 AS hour_ms
+  FROM taken LEFT JOIN device ON device.device_id = taken.device_id
+  GROUP BY taken.device_id, device.organization_id, taken.hour`;
+
+async function lastOfSlice(client: pg.Client, after: number): Promise<number | null> {
+  const { rows } = await client.query<{ last: number | null }>(
+    `SELECT max(device_id) AS last
+     FROM (SELECT device_id FROM device WHERE device_id > $1 ORDER BY device_id LIMIT $2) AS slice`,
+    [after, DEVICES_AT_ONCE],
+  );
+  return rows[0]?.last ?? null;
+}
+
+/** What of the spans is below a watermark: what is above will be made when its time comes. */
+function cutAt(watermarkMs: number, spans: readonly DeviceSpan[]): DeviceSpan[] {
+  return spans
+    .map((span) => ({ ...span, toMs: Math.min(span.toMs, watermarkMs) }))
+    .filter(({ fromMs, toMs }) => fromMs < toMs);
+}
+
+function daysOf(spans: readonly DeviceSpan[]): DeviceSpan[] {
+  const days = new Map<string, DeviceSpan>();
+  for (const { deviceId, fromMs } of spans) {
+    const day = floorTo(fromMs, DAY_MS);
+    days.set(`${deviceId} ${day}`, { deviceId, fromMs: day, toMs: day + DAY_MS });
+  }
+  return [...days.values()];
+}

@@ -1,0 +1,74 @@
+import { Counter, Gauge, type Registry } from 'prom-client';
+import { QUALITY, type Quality } from '../firmware-protocol/contract.ts';
+import type { ClockState, DeviceClock } from '../firmware-protocol/device-clock.ts';
+
+const QUALITY_WORDS: Readonly<Record<keyof typeof QUALITY, string>> = {
+  device: 'device',
+  age: 'age',
+  receipt: 'receipt',
+  serverTs: 'server_ts',
+  corrected: 'corrected',
+};
+const STATES: readonly ClockState[] = ['unknown', 'right', 'ahead', 'behind'];
+
+/**
+ * Counts of where times come from, and of how the clocks of the devices in memory are. The hot path
+ * adds to plain numbers.
+ */
+export class ClockMetrics {
+  /** Samples by {@link QUALITY}. */
+  readonly samples = [0, 0, 0, 0, 0];
+  /** Samples that came too late to fire live rules; see `isLate`. */
+  lateSamples = 0;
+
+  /** Notes a sample that is stored. */
+  dated(quality: Quality, isLate: boolean): void {
+    this.samples[quality] = (this.samples[quality] ?? 0) + 1;
+    if (isLate) this.lateSamples += 1;
+  }
+
+  /** Puts the metrics into a registry. @param clocks asked at each scrape. */
+  register(registry: Registry, clocks: () => Iterable<DeviceClock>): void {
+    const registers = [registry];
+    const { samples } = this;
+    new Counter({
+      name: 'puback_ingest_dated_samples_total',
+      help: 'Samples by where their time comes from.',
+      labelNames: ['quality'],
+      registers,
+      collect() {
+        this.reset();
+        for (const [name, quality] of Object.entries(QUALITY)) {
+          const word = QUALITY_WORDS[name as keyof typeof QUALITY];
+          this.inc({ quality: word }, samples[quality]);
+        }
+      },
+    });
+    const lateSamples = (): number => this.lateSamples;
+    new Counter({
+      name: 'puback_ingest_late_samples_total',
+      help: 'Samples that came more than two minutes after their time.',
+      registers,
+      collect() {
+        this.reset();
+        this.inc(lateSamples());
+      },
+    });
+    new Gauge({
+      name: 'puback_ingest_device_clocks',
+      help: 'Devices in memory by how their clock is.',
+      labelNames: ['state'],
+      registers,
+      collect() {
+        const counts = countStates(clocks());
+        for (const state of STATES) this.set({ state }, counts.get(state) ?? 0);
+      },
+    });
+  }
+}
+
+function countStates(clocks: Iterable<DeviceClock>): Map<ClockState, number> {
+  const counts = new Map<ClockState, number>();
+  for (const { state } of clocks) counts.set(state, (counts.get(state) ?? 0) + 1);
+  return counts;
+}

@@ -1,0 +1,139 @@
+// HOT PATH: see bench/RESULTS.md
+import { CanonicalPayload } from '../firmware-protocol/canonical.ts';
+import { QUALITY } from '../firmware-protocol/contract.ts';
+import { canonicalEvent } from '../firmware-protocol/event.ts';
+import { canonicalLog } from '../firmware-protocol/log-entry.ts';
+import type { Decoded, Sample } from '../firmware-protocol/telemetry.ts';
+import { resolveTime, type ResolvedTime, type TimeLimits } from '../firmware-protocol/time.ts';
+import type { BatchWriter } from './batch-writer.ts';
+import type { Lane } from './lane.ts';
+import type { Message } from './message.ts';
+import type { MetricUnits } from './metric-units.ts';
+import type { DatedOccurrence } from './occurrence-rows.ts';
+import { reportClock, setAside } from './refusal.ts';
+
+/** Makes rows of messages, in the writer's open batch. */
+export class Encoder {
+  readonly #writer: BatchWriter;
+  readonly #limits: TimeLimits;
+  readonly #units: MetricUnits | null;
+
+  constructor(writer: BatchWriter, limits: TimeLimits, units: MetricUnits | null = null) {
+    this.#writer = writer;
+    this.#limits = limits;
+    this.#units = units;
+  }
+
+  /** Makes rows of what is new. Of a message that is refused already only the numbers are noted. */
+  encode(message: Message, decoded: Decoded): void {
+    if (decoded.occurrence !== undefined) {
+      this.#encodeOccurrence(message, decoded);
+      return;
+    }
+    if (decoded.units !== undefined) {
+      this.#units?.note(message.lane.device.organizationId, decoded.units);
+    }
+    const isRefused = message.quarantine !== null;
+    const canonical = !isRefused && message.publication.isWanted() ? new CanonicalPayload() : null;
+    let newSamples = 0;
+    let isNew = true;
+    for (const sample of decoded.samples) {
+      if (!sample.isContinued) isNew = this.#isNew(message.lane, sample.seq);
+      if (!isNew) continue;
+      newSamples += 1;
+      if (!isRefused) this.#encodeSample(message, sample, canonical);
+    }
+    if (newSamples === 0 && decoded.samples.length > 0) noteDuplicate(message);
+    if (canonical !== null) message.canonical = canonical.end();
+  }
+
+  /** What listeners are shown of a message, as {@link encode} does, without rows of it. */
+  show(message: Message, decoded: Decoded): void {
+    if (message.quarantine !== null || !message.publication.isWanted()) return;
+    if (decoded.occurrence !== undefined) {
+      const dated = this.#date(message, decoded);
+      message.canonical = dated === null ? null : canonicalOf(dated, decoded);
+      return;
+    }
+    const canonical = new CanonicalPayload();
+    for (const sample of decoded.samples) {
+      const resolved = this.#timeOf(message, sample);
+      if (resolved !== null) canonical.add(resolved.timeMicros, sample);
+    }
+    message.canonical = canonical.end();
+  }
+
+  #encodeOccurrence(message: Message, decoded: Decoded): void {
+    if (!this.#isNew(message.lane, decoded.samples[0]?.seq ?? null)) {
+      noteDuplicate(message);
+      return;
+    }
+    if (message.quarantine !== null) return;
+    message.dated = this.#date(message, decoded);
+    if (message.dated === null || !message.publication.isWanted()) return;
+    message.canonical = canonicalOf(message.dated, decoded);
+  }
+
+  /** Null when it is too old. */
+  #date(message: Message, { occurrence, samples }: Decoded): DatedOccurrence | null {
+    const times: ResolvedTime[] = [];
+    for (const sample of samples) {
+      const resolved = this.#timeOf(message, sample);
+      if (resolved === null) return null;
+      times.push(resolved);
+    }
+    const quality = times[0]?.quality ?? QUALITY.receipt;
+    const timesMicros = times.map(({ timeMicros }) => timeMicros);
+    return occurrence === undefined ? null : { occurrence, timesMicros, quality };
+  }
+
+  /** Whether a number has not come before; it has from now on. */
+  #isNew(lane: Lane, seq: number | null): boolean {
+    if (seq === null || !lane.isNumbered) return true;
+    const { sequence } = lane;
+    if (sequence.ahead.has(seq)) return false;
+    this.#writer.open.addSequence(sequence, seq);
+    return true;
+  }
+
+  #encodeSample(message: Message, sample: Sample, canonical: CanonicalPayload | null): void {
+    const { device } = message.lane;
+    const resolved = this.#timeOf(message, sample);
+    if (resolved === null) return;
+    const { timeMicros, quality } = resolved;
+    const batch = this.#writer.open;
+    for (const { metric, value, text } of sample.points) {
+      const slot = device.slots.get(metric);
+      if (slot === undefined) throw new Error(`series of ${metric} not looked up`);
+      batch.addReading(slot, timeMicros, value, text, message.receivedMicros, quality);
+    }
+    canonical?.add(timeMicros, sample);
+  }
+
+  /** Null when the sample is too old; the message goes to quarantine then. */
+  #timeOf(message: Message, sample: Sample): ResolvedTime | null {
+    const limits = message.lane.timeLimits ?? this.#limits;
+    const resolved = resolveTime(sample, message, limits);
+    if (resolved === 'too_old') {
+      setAside(message, 'too_old', `older than ${limits.ageMaxMs / 86_400_000} days`);
+      return null;
+    }
+    const { quality } = resolved;
+    if (quality === QUALITY.serverTs || quality === QUALITY.corrected) reportClock(message);
+    return resolved;
+  }
+}
+
+/** It was refused when it came first, if at all, and is in quarantine already. */
+function noteDuplicate(message: Message): void {
+  message.isDuplicate = true;
+  message.quarantine = null;
+}
+
+function canonicalOf(
+  { occurrence, timesMicros }: DatedOccurrence,
+  { samples }: Decoded,
+): Buffer | null {
+  if (occurrence.kind === 'log') return canonicalLog(timesMicros, occurrence.lines);
+  return canonicalEvent(timesMicros[0] ?? 0, samples[0]?.seq ?? null, occurrence.content);
+}

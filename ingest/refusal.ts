@@ -1,0 +1,26 @@
+import type { RefusalCode } from '../firmware-protocol/contract.ts';
+import type { Message } from './message.ts';
+import { quarantineId } from './quarantine-rows.ts';
+
+/**
+ * The message goes to quarantine, and its device is told why. It is acknowledged, or the device would
+ * send it again for ever. The first reason counts.
+ */
+export function setAside(message: Message, code: RefusalCode, detail: string): void {
+  if (message.quarantine !== null) return;
+  message.quarantine = { id: quarantineId(message), code, detail };
+  message.publication.source.report(code, message.publication.word, detail);
+}
+
+/** As {@link setAside} for a device that is in quarantine as a whole; it is not told. */
+export function keepApart(message: Message): void {
+  const detail = 'the device is in quarantine';
+  message.quarantine ??= { id: quarantineId(message), code: 'device_quarantined', detail };
+}
+
+/** Tells a device, once for each connection, that its clock is wrong. */
+export function reportClock({ publication, lane }: Message): void {
+  if (lane.isClockReported) return;
+  lane.isClockReported = true;
+  publication.source.report('clock', publication.word, 'clock not set: time of receipt used');
+}

@@ -1,0 +1,73 @@
+import type { Database } from '../drizzle/database.ts';
+import type { Logger } from '../log.ts';
+import { BatchWriter, type BatchSpool, type WriterLimits } from './batch-writer.ts';
+import { LaneStore, type PendingSequence, type Rates } from './lane-store.ts';
+import type { MetricCatalog } from './metric-catalog.ts';
+import type { MetricUnits } from './metric-units.ts';
+import type { IngestMetrics } from './metrics.ts';
+import { Pipeline, type PipelineLimits } from './pipeline.ts';
+import { ReadingStore } from './reading-store.ts';
+
+/** Bounds of a way in. */
+export interface WayInLimits {
+  readonly writer: WriterLimits;
+  readonly pipeline: PipelineLimits;
+  readonly rates: Rates;
+}
+
+/** What a way in is made with. */
+export interface WayInParts {
+  readonly database: Database;
+  readonly catalog: MetricCatalog;
+  readonly units: MetricUnits;
+  readonly metrics: IngestMetrics;
+  readonly limits: WayInLimits;
+  readonly timeoutMs: number;
+  /** Readings from before this, in microseconds since 1970, are noted as late. */
+  readonly lateBefore: () => number;
+  readonly log: Logger;
+  readonly spool?: BatchSpool | null;
+  readonly pendingSequences?: (deviceId: number) => readonly PendingSequence[];
+}
+
+/** From a publication to its COMMIT: the parts in the order that a message meets them. */
+export interface WayIn {
+  readonly lanes: LaneStore;
+  readonly pipeline: Pipeline;
+  readonly writer: BatchWriter;
+  readonly store: ReadingStore;
+}
+
+/** Makes a way in, with a connection of its own to the database. */
+export function createWayIn(parts: WayInParts): WayIn {
+  const {
+    database,
+    catalog,
+    units,
+    metrics,
+    limits,
+    timeoutMs,
+    lateBefore,
+    log,
+    spool = null,
+  } = parts;
+  const lanes = new LaneStore(database.pool, catalog, limits.rates, parts.pendingSequences);
+  const store = new ReadingStore({
+    url: database.url,
+    hypertables: database.capabilities.hypertables,
+    timeoutMs,
+    lateBefore,
+    log,
+  });
+  const writer = new BatchWriter({ store, limits: limits.writer, metrics, log, spool });
+  const pipeline = new Pipeline({
+    lanes,
+    writer,
+    limits: limits.pipeline,
+    metrics,
+    log,
+    spool,
+    units,
+  });
+  return { lanes, pipeline, writer, store };
+}
