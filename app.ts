@@ -31,6 +31,7 @@ import {
   createImports,
   gateLimits,
   ingestLimits,
+  retentionBounds,
   pruneOccurrences,
   readVersion,
 } from './joints.ts';
@@ -207,6 +208,7 @@ async function openRegistry(context: Context, database: Database): Promise<Regis
     integratorKeysMax: config.INTEGRATOR_KEYS_MAX,
     deviceEventsQueueMax: config.DEVICE_EVENTS_QUEUE_MAX,
     deviceEventBounds: deviceEventBounds(config),
+    retentionBounds: retentionBounds(config),
     databaseTimeoutMs: config.DATABASE_TIMEOUT_S * 1000,
   });
   await registry.start();

@@ -164,6 +164,20 @@ export const configSchema = z.strictObject({
   READING_AGE_MAX_D: count(1, 3650)
     .default(30)
     .describe('Readings older than this many days go to quarantine as too_old.'),
+  RETENTION_RAW_D: count(1, 36_500)
+    .default(30)
+    .describe(
+      'Days that readings are kept, and the most that an organization may ask for. At least READING_AGE_MAX_D.',
+    ),
+  RETENTION_1M_D: count(1, 36_500)
+    .default(90)
+    .describe('The same for aggregates of a minute. At least RETENTION_RAW_D.'),
+  RETENTION_1H_D: count(1, 36_500)
+    .default(365)
+    .describe('The same for aggregates of an hour. At least RETENTION_1M_D.'),
+  RETENTION_1D_D: count(1, 36_500)
+    .default(3650)
+    .describe('The same for aggregates of a day. At least RETENTION_1H_D.'),
   READING_AHEAD_MAX_S: count(1, 86_400)
     .default(300)
     .describe('A time further ahead than this is replaced by the time of receipt.'),
@@ -286,7 +300,10 @@ export function loadConfig(environment: Record<string, string | undefined>): Con
     .map((key) => [key, environment[key]]);
   const settings = Object.fromEntries(given) as Record<string, string>;
   const parsed = configSchema.safeParse(settings);
-  const faults = crossFaults(settings);
+  const faults = [
+    ...crossFaults(settings),
+    ...(parsed.success ? retentionFaults(parsed.data) : []),
+  ];
   if (parsed.success && faults.length === 0) return Object.freeze(parsed.data);
   const issues = parsed.error?.issues ?? [];
   throw new ConfigInvalidError([
@@ -337,6 +354,26 @@ function crossFaults(settings: Record<string, string>): string[] {
     faults.push('DATABASE_URL: must start with postgres:// or postgresql://');
   }
   return faults;
+}
+
+/**
+ * A reading that is taken in must find its day still there, and an aggregate what it is made of: in
+ * this order none may be shorter than the one before it.
+ */
+const RETENTION_ORDER = [
+  'READING_AGE_MAX_D',
+  'RETENTION_RAW_D',
+  'RETENTION_1M_D',
+  'RETENTION_1H_D',
+  'RETENTION_1D_D',
+] as const;
+
+function retentionFaults(config: Config): string[] {
+  return RETENTION_ORDER.flatMap((key, index) => {
+    const finer = RETENTION_ORDER[index - 1];
+    if (finer === undefined || config[key] >= config[finer]) return [];
+    return [`${key}: must be at least ${finer}`];
+  });
 }
 
 /** zod's own texts may quote what was received (a URL with a password in it); these do not. */

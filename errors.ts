@@ -318,6 +318,33 @@ export class DeviceExistsError extends AppError {
   }
 }
 
+/** Quarantine has no message of this id: it was stored, deleted, or is too old. */
+export class QuarantineNotFoundError extends AppError {
+  readonly code = 'QUARANTINE_NOT_FOUND';
+  readonly status = 404;
+  constructor(quarantineId: string) {
+    super(`quarantine has no message "${quarantineId}"`);
+  }
+}
+
+/** Somebody else has changed the message since its revision was read. */
+export class QuarantineChangedError extends AppError {
+  readonly code = 'QUARANTINE_CHANGED';
+  readonly status = 409;
+  constructor(quarantineId: string) {
+    super(`message "${quarantineId}" was changed since; get it again and send its revision`);
+  }
+}
+
+/** More readings lie in the window than completeness is worked out of at once. */
+export class WindowTooLargeError extends AppError {
+  readonly code = 'WINDOW_TOO_LARGE';
+  readonly status = 400;
+  constructor(rowsMax: number) {
+    super(`more than ${rowsMax} readings lie between "from" and "to"; ask for less time or a metric`);
+  }
+}
+
 /** The organization is at its limit of devices. */
 export class DeviceLimitError extends AppError {
   readonly code = 'DEVICE_LIMIT';

@@ -158,7 +158,7 @@ function createPolicy(deps: FleetDeps, parts: Parts): FleetPolicy {
   });
 }
 
-function deviceParts({ ingest }: FleetDeps, parts: Parts): DeviceParts {
+function deviceParts({ ingest, config }: FleetDeps, parts: Parts): DeviceParts {
   const { store, fanOut, presence, history, metrics } = parts;
   const greetings = new Greetings({ commands: () => 0, configVersion: () => 0 });
   return {
@@ -168,6 +168,7 @@ function deviceParts({ ingest }: FleetDeps, parts: Parts): DeviceParts {
       closeLane: (lane) => ingest.closeLane(lane as Lane),
       accept: (lane, publication) => ingest.accept(lane as Lane, publication),
       setBoot: (lane, boot) => ingest.setBoot(lane as Lane, boot),
+      greetClock: (lane, upMs) => ingest.greetClock(lane as Lane, upMs),
       storedSequence: (lane) => ingest.storedSequence(lane as Lane),
     },
     fanOut,
@@ -184,7 +185,10 @@ function deviceParts({ ingest }: FleetDeps, parts: Parts): DeviceParts {
       greetings.heard(device, hello);
       const { deviceId, organizationId } = device.principal;
       if (hello.u !== undefined) ingest.noteUnits(organizationId, Object.entries(hello.u));
-      return presence.hello(deviceId, session.connectionNumber, hello, onStored);
+      const isOver = (): boolean => session.framer.destroyed;
+      const afterMs = config.SPOOL_AFTER_MS;
+      const acknowledge = unlessSpooling({ onStored, ingest, afterMs, isOver });
+      return presence.hello(deviceId, session.connectionNumber, hello, acknowledge);
     },
     subscribedInbox: (device) => greetings.subscribed(device),
     refused(session, code, detail) {
@@ -196,6 +200,34 @@ function deviceParts({ ingest }: FleetDeps, parts: Parts): DeviceParts {
       history.closed(session, code);
     },
   };
+}
+
+/**
+ * While the database is away a hello is acknowledged from memory: its PUBACK would hold up those of the
+ * readings behind it. It is written later; and if the program dies before, the device says it again when
+ * it connects again.
+ */
+function unlessSpooling({ onStored, ingest, afterMs, isOver }: HeldHello): () => void {
+  let isAcknowledged = false;
+  const acknowledge = (): void => {
+    clearInterval(timer);
+    if (!isAcknowledged) onStored();
+    isAcknowledged = true;
+  };
+  const timer = setInterval(() => {
+    if (isOver()) clearInterval(timer);
+    else if (ingest.isSpooling) acknowledge();
+  }, afterMs);
+  return acknowledge;
+}
+
+/** A hello that waits to be written. */
+interface HeldHello {
+  readonly onStored: () => void;
+  readonly ingest: Ingest;
+  readonly afterMs: number;
+  /** Whether its connection has ended. */
+  readonly isOver: () => boolean;
 }
 
 function integratorParts({ store, presence, history }: Parts): IntegratorParts {

@@ -9,6 +9,7 @@ import type { GateParts } from './broker/gate/gate.ts';
 import type { ConnectRefusal, KeyVerdict } from './broker/principal.ts';
 import type { Config } from './config.ts';
 import type { Database } from './drizzle/database.ts';
+import type { RetentionBounds } from './drizzle/retention.ts';
 import { HttpIntake } from './ingest/http-intake.ts';
 import { Imports, type ImportLimits } from './ingest/import/imports.ts';
 import type { Ingest, IngestLimits } from './ingest/ingest.ts';
@@ -39,6 +40,7 @@ export function ingestLimits(config: Config): IngestLimits {
       ageMaxMs: config.READING_AGE_MAX_D * 86_400_000,
       aheadMaxMs: config.READING_AHEAD_MAX_S * 1000,
       spoolAfterMs: config.SPOOL_AFTER_MS,
+      deviceLogBytesPerSecond: config.DEVICE_LOG_BYTES_PER_S,
     },
     rates: {
       messagesPerSecond: config.DEVICE_MESSAGES_PER_S,
@@ -103,6 +105,19 @@ export function deviceEventBounds(config: Config): DeviceEventBounds {
     ageMaxMs: config.DEVICE_EVENT_AGE_MAX_D * 86_400_000,
     rowsPerDeviceMax: config.DEVICE_EVENTS_PER_DEVICE_MAX,
     unknownRowsMax: config.DEVICE_EVENTS_UNKNOWN_MAX,
+  };
+}
+
+/** How long data is kept, between what is taken in and what the settings allow. */
+export function retentionBounds(config: Config): RetentionBounds {
+  return {
+    max: {
+      raw: config.RETENTION_RAW_D,
+      '1m': config.RETENTION_1M_D,
+      '1h': config.RETENTION_1H_D,
+      '1d': config.RETENTION_1D_D,
+    },
+    rawMin: config.READING_AGE_MAX_D,
   };
 }
 
@@ -185,7 +200,8 @@ async function checkDatabase({ pool }: Database): Promise<HealthCheck> {
 
 function checkIngest(ingest: Ingest): HealthCheck {
   const isOk = !ingest.isDatabaseAway;
-  const detail = 'commits fail and are repeated; messages go to the spool, or are held when it is full';
+  const detail =
+    'commits fail and are repeated; messages go to the spool, or are held when it is full';
   return { name: 'ingest', isOk, ...(isOk ? {} : { detail }) };
 }
 

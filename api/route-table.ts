@@ -7,6 +7,7 @@ import type { Quarantine } from '../ingest/quarantine.ts';
 import type { Registry } from '../registry/registry.ts';
 import { defineRoute, type Route } from './route.ts';
 import { diagnosticRoutes } from './routes/diagnostics.ts';
+import { aggregateRoutes } from './routes/aggregates.ts';
 import { deviceRoutes } from './routes/devices.ts';
 import { importRoutes } from './routes/import.ts';
 import { ingestRoutes, type IngestPort } from './routes/ingest.ts';
@@ -16,12 +17,13 @@ import { occurrenceRoutes } from './routes/occurrences.ts';
 import { operationRoutes, type Health } from './routes/operation.ts';
 import { quarantineRoutes } from './routes/quarantine.ts';
 import { readingRoutes } from './routes/readings.ts';
+import { retentionRoutes } from './routes/retention.ts';
 
 /** What the routes work with. */
 export interface RouteDeps {
   readonly registry: Pick<
     Registry,
-    'devices' | 'apiKeys' | 'integratorKeys' | 'metricList' | 'diagnostics'
+    'devices' | 'apiKeys' | 'integratorKeys' | 'metricList' | 'retention' | 'diagnostics'
   >;
   readonly history: History;
   readonly occurrences: Occurrences;
@@ -51,6 +53,8 @@ export function createRouteTable(deps: RouteDeps, openApi: () => object): Route[
     ...keyRoutes(apiKeys, pageRowsMax),
     ...integratorKeyRoutes(integratorKeys, pageRowsMax),
     ...readingRoutes({ devices, metricList, history, pageRowsMax }),
+    ...aggregateRoutes({ devices, history, pageRowsMax }),
+    ...retentionRoutes(registry.retention),
     ...occurrenceRoutes({ devices, occurrences, pageRowsMax }),
     ...ingestRoutes({ intake: deps.intake, devices, packetBytesMax: deps.packetBytesMax }),
     ...importRoutes(deps.imports, pageRowsMax),

@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import { appendFile, chmod, mkdir, readdir, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -143,9 +144,13 @@ export class DatabaseServer {
     return url.href;
   }
 
-  /** Ends every process at once, also frozen ones. For the end of a run that failed; no promise. */
+  /** SIGKILL for every process, also frozen ones, at once: for the end of a process that waits for nothing. */
   abandon(): void {
-    signalOrGone(this.#pid, 'SIGKILL');
+    for (const entry of readdirSync('/proc')) {
+      if (/^\d+$/.test(entry) && commandLineOf(entry).includes(this.#site.name)) {
+        signalOrGone(Number(entry), 'SIGKILL');
+      }
+    }
   }
 
   /** Stops it, however it is, and removes its folder. */
@@ -172,6 +177,15 @@ export class DatabaseServer {
       if (await isServerProcess(pid, this.#site.name)) found.push(pid);
     }
     return [this.#pid, ...found];
+  }
+}
+
+function commandLineOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+  } catch {
+    // Gone meanwhile.
+    return '';
   }
 }
 

@@ -93,6 +93,7 @@ export async function openStage(options: StageOptions, onStop: OnStop): Promise<
     },
   });
   onStop(() => program.stop());
+  onStop(atExit(() => program.abandon()));
   const { credentials } = await program.program;
   const mqttProxy = await TcpProxy.open(credentials.mqttUrl);
   onStop(() => mqttProxy.close());
@@ -125,6 +126,7 @@ export async function openStage(options: StageOptions, onStop: OnStop): Promise<
 async function openSpoolDisk(folder: ScratchFolder, onStop: OnStop): Promise<ScratchDisk> {
   const disk = await ScratchDisk.mount(join(folder.dataDir, 'spool'), SPOOL_MEGABYTES);
   onStop(() => disk.unmount());
+  onStop(atExit(() => disk.unmount()));
   return disk;
 }
 
@@ -138,10 +140,17 @@ interface StageDatabase {
 async function openDatabase(folder: ScratchFolder, onStop: OnStop): Promise<StageDatabase> {
   const server = await DatabaseServer.make(join(folder.path, 'server'), SERVER_SETTINGS);
   onStop(() => server.remove());
+  onStop(atExit(() => server.abandon()));
   const url = await server.makeDatabase(DATABASE_NAME);
   const proxy = await TcpProxy.open(url);
   onStop(() => proxy.close());
   return { server, proxy, url, ownerUrl: server.urlOf(DATABASE_NAME) };
+}
+
+/** Also when this process ends without waiting, at the second Ctrl-C. @returns what takes that back. */
+function atExit(abandon: () => void): () => void {
+  process.once('exit', abandon);
+  return () => void process.off('exit', abandon);
 }
 
 function makeKeys(api: ApiClient, prefix: string, count: number): Promise<BoardAccess[]> {

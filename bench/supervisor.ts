@@ -29,6 +29,7 @@ export class Supervisor {
   #program: Promise<Program>;
   #isExitExpected = false;
   #isStopping = false;
+  #running: Program | null = null;
   #ownExits = 0;
   #failedStarts = 0;
 
@@ -93,9 +94,16 @@ export class Supervisor {
     await program?.stop();
   }
 
+  /** SIGKILL for the program, at once: for the end of a process that waits for nothing. */
+  abandon(): void {
+    this.#isStopping = true;
+    this.#running?.kill('SIGKILL');
+  }
+
   async #start(): Promise<Program> {
     this.#isExitExpected = false;
     const program = await startProgram(this.#options);
+    this.#running = program;
     void program.exited.then(() => this.#onExit());
     return program;
   }

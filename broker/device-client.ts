@@ -18,6 +18,8 @@ export interface IngestPort {
   accept(lane: unknown, publication: DevicePublication): boolean;
   /** What the device says of its boot, before any message behind it. */
   setBoot(lane: unknown, boot: number): void;
+  /** How many milliseconds ago the device says it has booted. */
+  greetClock(lane: unknown, upMs: number): void;
   /** Highest `seq` of this boot up to which everything is stored; null for none. */
   storedSequence(lane: unknown): number | null;
 }
@@ -226,6 +228,7 @@ export class DeviceClient implements Access {
       return this.#store(refused, message);
     }
     if (hello.boot !== undefined) this.#parts.ingest.setBoot(this.#lane, hello.boot);
+    if (hello.up !== undefined) this.#parts.ingest.greetClock(this.#lane, hello.up);
     const session = this.#session as Session;
     const isTaken = this.#parts.greeted(this, session, hello, () => {
       message.acknowledge();

@@ -62,6 +62,8 @@ export class Refusal {
 export const QUALITY = { device: 0, age: 1, receipt: 2, serverTs: 3, corrected: 4 } as const;
 /** One of the values of {@link QUALITY}. */
 export type Quality = (typeof QUALITY)[keyof typeof QUALITY];
+/** What {@link QUALITY} is called in the API and in metrics, by its value. */
+export const QUALITY_NAMES = ['device', 'age', 'receipt', 'server_ts', 'corrected'] as const;
 
 /** First word of the topics that a device may publish, after its prefix. */
 export const UPLINK_CHANNELS = [

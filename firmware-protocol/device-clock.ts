@@ -98,7 +98,7 @@ export class DeviceClock {
     const drift = stored.driftPpm === null ? null : stored.driftPpm / 1e6;
     const { samples, measuredMicros } = stored;
     this.#ts.restore({ offsetMicros, drift, samples, atMicros: measuredMicros });
-    if (offsetMicros % 1000 !== 0) this.#holdOffset(offsetMicros);
+    if (isCorrection(stored.offsetMs)) this.#holdOffset(offsetMicros);
     this.markStored(stored);
   }
 
@@ -189,6 +189,11 @@ export class DeviceClock {
       this.#basis = basisOf(this.#basis.offsetMicros, bootMicros);
     }
   }
+}
+
+/** Whether times are corrected by a stored offset. */
+export function isCorrection(offsetMs: number): boolean {
+  return Math.round(offsetMs * 1000) % 1000 !== 0;
 }
 
 function basisOf(offsetMicros: number | null, bootMicros: number | null): TimeBasis {

@@ -7,20 +7,25 @@ export const DIAGNOSIS = {
   // Messages: what in/err and quarantine say.
   bad_json:
     'The payload is not JSON: look at it in quarantine and mend how the firmware prints it.',
-  bad_cbor: 'CBOR is not read yet: send JSON.',
-  bad_senml: 'SenML is not read yet: publish JSON to v1/me/data.',
+  bad_cbor:
+    'The payload begins as CBOR and is none that is read: no tags, byte strings or indefinite lengths, and names as texts.',
+  bad_senml:
+    'The payload is no SenML pack: an array of records with one value each; see docs/devices.md.',
   bad_name:
     'Name metrics and events [A-Za-z][A-Za-z0-9_.-]{0,63}, and not ts, age, up, dt, seq or values.',
-  bad_type: 'Send numbers, booleans, texts or null as values, and numbers as ts, age, up, dt and seq.',
+  bad_type:
+    'Send numbers, booleans, texts or null as values, and numbers as ts, age, up, dt and seq.',
   bad_series: 'In a series give dt, and all arrays the same length.',
   too_deep: 'Nest objects three names deep at most, or flatten them.',
   too_big: 'Split the message: the packet, the payload or a text is above its limit.',
   too_many: 'Send fewer samples or values in a message, and use fewer metric names.',
   too_old: 'Set the clock of the device, or raise READING_AGE_MAX_D if the readings are that old.',
-  clock: 'Set the clock of the device from "ts" of in/hello, or leave "ts" out.',
+  clock:
+    'Set the clock of the device from "ts" of in/hello, or leave "ts" out and send "up" or "age".',
   rate: 'Send less often or in batches, or raise DEVICE_MESSAGES_PER_S and DEVICE_POINTS_PER_S.',
   forbidden: 'Publish only under v1/me/, to a channel of devices.',
-  unknown_channel: 'Publish to a channel that this version reads: data, data/{metric}, hello.',
+  unknown_channel:
+    'Publish to a channel that this version reads: data, data/{metric}, senml, event/{name}, log, hello.',
   quota:
     'Send less, or raise ORGANIZATION_MESSAGES_PER_S: the devices of the organization together send too much.',
 

@@ -68,19 +68,33 @@ const NO_TIMES: NewestTimes = Object.freeze({ tsMicros: null, unsetMicros: null,
 
 /** Reads the {@link NewestTimes} of a message. */
 export function newestTimes(samples: readonly StatedTime[]): NewestTimes {
-  let newest: { -readonly [K in keyof NewestTimes]: NewestTimes[K] } | null = null;
-  for (let index = 0; index < samples.length; index += 1) {
+  let newest = samples[0] === undefined ? NO_TIMES : timesOf(samples[0]);
+  for (let index = 1; index < samples.length; index += 1) {
     const sample = samples[index];
-    if (sample === undefined || (sample.tsMicros === null && sample.upMs === null)) continue;
-    newest ??= { tsMicros: null, unsetMicros: null, upMs: null };
-    const { tsMicros, upMs } = sample;
-    if (tsMicros !== null) {
-      if (tsMicros < CLOCK_SET_MICROS) newest.unsetMicros = later(newest.unsetMicros, tsMicros);
-      else newest.tsMicros = later(newest.tsMicros, tsMicros);
-    }
-    if (upMs !== null) newest.upMs = later(newest.upMs, upMs);
+    if (sample !== undefined) newest = laterOf(newest, sample);
   }
-  return newest ?? NO_TIMES;
+  return newest;
+}
+
+function timesOf({ tsMicros, upMs }: StatedTime): NewestTimes {
+  if (tsMicros === null) return upMs === null ? NO_TIMES : { tsMicros, unsetMicros: null, upMs };
+  if (tsMicros < CLOCK_SET_MICROS) return { tsMicros: null, unsetMicros: tsMicros, upMs };
+  return { tsMicros, unsetMicros: null, upMs };
+}
+
+/** The same object while nothing is later. */
+function laterOf(newest: NewestTimes, sample: StatedTime): NewestTimes {
+  const { tsMicros, upMs } = sample;
+  const isUnset = tsMicros !== null && tsMicros < CLOCK_SET_MICROS;
+  const known = isUnset ? newest.unsetMicros : newest.tsMicros;
+  const isLater = tsMicros !== null && (known === null || tsMicros > known);
+  const isLaterUp = upMs !== null && (newest.upMs === null || upMs > newest.upMs);
+  if (!isLater && !isLaterUp) return newest;
+  return {
+    tsMicros: isLater && !isUnset ? tsMicros : newest.tsMicros,
+    unsetMicros: isLater && isUnset ? tsMicros : newest.unsetMicros,
+    upMs: isLaterUp ? upMs : newest.upMs,
+  };
 }
 
 /**
@@ -196,10 +210,6 @@ function backFrom(receivedMicros: number, backMicros: number, fromLast: number):
   const below = receivedMicros - receivedMs * 1000;
   const tick = ((receivedMs * TICK_STEP_MICROS + below) % 500) + MESSAGE_SAMPLES_MAX - 1;
   return receivedMs * 1000 - backMicros + tick - fromLast;
-}
-
-function later(time: number | null, other: number): number {
-  return time === null || other > time ? other : time;
 }
 
 /** A wall clock that is set back by less than this is waited for; microseconds. */

@@ -1,7 +1,7 @@
 import type { Logger } from '../log.ts';
 import { reasonOf } from '../errors.ts';
 import type { Batch, LatestColumns } from './batch.ts';
-import { quarantineId } from './quarantine-rows.ts';
+import { putAside } from './refusal.ts';
 import type { Stored } from './reading-store.ts';
 import { classifyStoreFault } from './store-fault.ts';
 
@@ -52,7 +52,7 @@ async function storeNew(commit: Commit, first: number, end: number): Promise<Sto
       if (fault === 'partition') store.forgetPartitions();
       throw cause;
     }
-    if (end - first === 1) return putAside(commit, first, cause);
+    if (end - first === 1) return storeAside(commit, first, cause);
   }
   const middle = (first + end) >>> 1;
   const left = await storeNew(commit, first, middle);
@@ -64,15 +64,10 @@ async function storeNew(commit: Commit, first: number, end: number): Promise<Sto
   };
 }
 
-function putAside({ store, batch, log }: Commit, index: number, cause: unknown): Promise<Stored> {
+function storeAside({ store, batch, log }: Commit, index: number, cause: unknown): Promise<Stored> {
   const message = batch.messages[index];
   if (message === undefined) throw cause;
-  message.quarantine ??= {
-    id: quarantineId(message),
-    code: 'not_stored',
-    detail: reasonOf(cause).slice(0, 100),
-  };
-  message.canonical = null;
+  putAside(message, reasonOf(cause));
   log.error({ err: reasonOf(cause) }, 'the database refused a message');
   return store.insertQuarantine(batch, index);
 }

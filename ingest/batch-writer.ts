@@ -99,6 +99,7 @@ export class BatchWriter {
   #isRunning = false;
   #isStopped = false;
   #isAway = false;
+  #isSpooling = false;
   #watch: NodeJS.Timeout | null = null;
 
   constructor({ store, limits, metrics, log, spool = null }: WriterParts) {
@@ -133,9 +134,20 @@ export class BatchWriter {
     return this.#sealedMessages + this.#open.messages.length;
   }
 
+  /** How full the queue is, from 0 to 1 and a little over. */
+  get fullShare(): number {
+    const { queueRowsMax, queueBytesMax } = this.#limits;
+    return Math.max(this.queuedRows / queueRowsMax, this.queuedBytes / queueBytesMax);
+  }
+
   /** True from when a commit fails for a reason that passes until the database is known to be back. */
   get isAway(): boolean {
     return this.#isAway;
+  }
+
+  /** True from when something had to be spooled until the database is known to take something. */
+  get isSpooling(): boolean {
+    return this.#isAway || this.#isSpooling;
   }
 
   /** False while the queue is at its bound: add nothing then, and ask {@link whenRoom}. */
@@ -323,6 +335,7 @@ export class BatchWriter {
     if (sealed.isSpooled) return true;
     if (this.#spool?.isUsable !== true) return false;
     sealed.isSpooled = true;
+    this.#isSpooling = true;
     this.#spoolingBatches += 1;
     this.#spool.append(
       sealed.batch.messages,
@@ -350,6 +363,7 @@ export class BatchWriter {
 
   #setAway(cause: unknown): void {
     const isAway = cause !== null;
+    this.#isSpooling = isAway;
     if (isAway === this.#isAway) return;
     this.#isAway = isAway;
     if (isAway) this.#log.warn({ err: reasonOf(cause) }, 'database away');

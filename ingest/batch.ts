@@ -3,7 +3,7 @@ import type { BootSequence } from './boot-sequence.ts';
 import { CopyBuffer } from './copy-buffer.ts';
 import type { Slot } from './device-lane.ts';
 import type { Message } from './message.ts';
-import { formatRanges } from './sequence-ranges.ts';
+import { rangesOf, type SequenceRange } from './sequence-ranges.ts';
 
 const DAY_MICROS = 86_400_000_000;
 
@@ -22,8 +22,7 @@ export interface LatestColumns {
 export interface SequenceRow {
   readonly deviceId: number;
   readonly boot: number;
-  /** An `int8multirange`. */
-  readonly received: string;
+  readonly received: readonly SequenceRange[];
 }
 
 /**
@@ -119,7 +118,7 @@ export class Batch {
     }
     const rows: SequenceRow[] = [];
     for (const [{ boot, device }, seqs] of added) {
-      rows.push({ deviceId: device.deviceId, boot: boot ?? 0, received: formatRanges(seqs) });
+      rows.push({ deviceId: device.deviceId, boot: boot ?? 0, received: rangesOf(seqs) });
     }
     return rows.sort((a, b) => a.deviceId - b.deviceId || a.boot - b.boot);
   }

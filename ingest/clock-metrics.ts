@@ -1,14 +1,7 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
-import { QUALITY, type Quality } from '../firmware-protocol/contract.ts';
+import { QUALITY_NAMES, type Quality } from '../firmware-protocol/contract.ts';
 import type { ClockState, DeviceClock } from '../firmware-protocol/device-clock.ts';
 
-const QUALITY_WORDS: Readonly<Record<keyof typeof QUALITY, string>> = {
-  device: 'device',
-  age: 'age',
-  receipt: 'receipt',
-  serverTs: 'server_ts',
-  corrected: 'corrected',
-};
 const STATES: readonly ClockState[] = ['unknown', 'right', 'ahead', 'behind'];
 
 /**
@@ -16,7 +9,7 @@ const STATES: readonly ClockState[] = ['unknown', 'right', 'ahead', 'behind'];
  * adds to plain numbers.
  */
 export class ClockMetrics {
-  /** Samples by {@link QUALITY}. */
+  /** Samples by quality. */
   readonly samples = [0, 0, 0, 0, 0];
   /** Samples that came too late to fire live rules; see `isLate`. */
   lateSamples = 0;
@@ -38,9 +31,8 @@ export class ClockMetrics {
       registers,
       collect() {
         this.reset();
-        for (const [name, quality] of Object.entries(QUALITY)) {
-          const word = QUALITY_WORDS[name as keyof typeof QUALITY];
-          this.inc({ quality: word }, samples[quality]);
+        for (const [value, quality] of QUALITY_NAMES.entries()) {
+          this.inc({ quality }, samples[value]);
         }
       },
     });

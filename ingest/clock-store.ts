@@ -26,13 +26,8 @@ const UPSERT = `
     offset_ms = excluded.offset_ms, drift_ppm = excluded.drift_ppm,
     samples = excluded.samples, measured_at = excluded.measured_at`;
 
-const SELECT = `
-  SELECT offset_ms AS "offsetMs", drift_ppm AS "driftPpm", samples,
-         (extract(epoch FROM measured_at) * 1000000)::float8 AS "measuredMicros"
-  FROM device_clock WHERE device_id = $1`;
-
 /**
- * The table `device_clock`. It is behind what is known by up to ten minutes and the time between two
+ * Writes the table `device_clock`; lanes read it when they are loaded. It is behind what is known by up to ten minutes and the time between two
  * writings: a crash forgets that much, and nothing else.
  */
 export class ClockStore {
@@ -40,12 +35,6 @@ export class ClockStore {
 
   constructor(pool: Pool) {
     this.#pool = pool;
-  }
-
-  /** What is stored of a device, or null. @throws {StoreUnavailableError} */
-  async find(deviceId: number): Promise<StoredClock | null> {
-    const { rows } = await guardStore(this.#pool.query<StoredClock>(SELECT, [deviceId]));
-    return rows[0] ?? null;
   }
 
   /**

@@ -1,6 +1,8 @@
+import { DeviceClock } from '../firmware-protocol/device-clock.ts';
 import { ReceiptClock } from '../firmware-protocol/time.ts';
 import type { Batch } from './batch.ts';
 import { BootSequence } from './boot-sequence.ts';
+import type { LogRate } from './log-rate.ts';
 import type { Message } from './message.ts';
 import { SharedWait } from './shared-rate.ts';
 import { TokenBucket } from './token-bucket.ts';
@@ -41,6 +43,8 @@ export class DeviceLane {
   readonly messageBucket: TokenBucket;
   readonly pointBucket: TokenBucket;
   readonly sharedWait = new SharedWait();
+  /** Made when the device logs for the first time. */
+  logRate: LogRate | null = null;
   waitingBytes = 0;
   isLoaded = false;
   /** While true all that it sends is kept apart. Known once loaded. */
@@ -55,7 +59,8 @@ export class DeviceLane {
   spoolingMessages = 0;
   /** Whether something would have woken the lane meanwhile. */
   isWakeDue = false;
-  readonly receiptClock = new ReceiptClock();
+  readonly receiptClock: ReceiptClock;
+  readonly clock = new DeviceClock();
   /** Since when every message has had to wait for a rate, in ms of the monotonic clock. */
   rateWaitSince: number | null = null;
   /** The last boots that the device has named. Known once loaded. */
@@ -69,7 +74,9 @@ export class DeviceLane {
   /** In ms of the monotonic clock. */
   usedAt = 0;
 
-  constructor(organizationId: number, deviceId: number, rates: DeviceRates) {
+  /** @param residueMicros where between the milliseconds its times of receipt lie; see `firstResidue`. */
+  constructor(organizationId: number, deviceId: number, rates: DeviceRates, residueMicros = 0) {
+    this.receiptClock = new ReceiptClock(residueMicros);
     this.organizationId = organizationId;
     this.deviceId = deviceId;
     this.messageBucket = new TokenBucket(rates.messagesPerSecond);

@@ -4,24 +4,41 @@ import { QUALITY } from '../firmware-protocol/contract.ts';
 import { canonicalEvent } from '../firmware-protocol/event.ts';
 import { canonicalLog } from '../firmware-protocol/log-entry.ts';
 import type { Decoded, Sample } from '../firmware-protocol/telemetry.ts';
-import { resolveTime, type ResolvedTime, type TimeLimits } from '../firmware-protocol/time.ts';
+import {
+  isLate,
+  resolveTime,
+  type ResolvedTime,
+  type TimeLimits,
+} from '../firmware-protocol/time.ts';
 import type { BatchWriter } from './batch-writer.ts';
+import { ClockMetrics } from './clock-metrics.ts';
 import type { Lane } from './lane.ts';
 import type { Message } from './message.ts';
 import type { MetricUnits } from './metric-units.ts';
 import type { DatedOccurrence } from './occurrence-rows.ts';
 import { reportClock, setAside } from './refusal.ts';
 
+/** What an encoder works with. */
+export interface EncoderParts {
+  readonly writer: BatchWriter;
+  readonly limits: TimeLimits;
+  /** Told of the units that messages name. */
+  readonly units?: MetricUnits | null;
+  readonly clockMetrics?: ClockMetrics;
+}
+
 /** Makes rows of messages, in the writer's open batch. */
 export class Encoder {
   readonly #writer: BatchWriter;
   readonly #limits: TimeLimits;
   readonly #units: MetricUnits | null;
+  readonly #clockMetrics: ClockMetrics;
 
-  constructor(writer: BatchWriter, limits: TimeLimits, units: MetricUnits | null = null) {
+  constructor({ writer, limits, units, clockMetrics }: EncoderParts) {
     this.#writer = writer;
     this.#limits = limits;
-    this.#units = units;
+    this.#units = units ?? null;
+    this.#clockMetrics = clockMetrics ?? new ClockMetrics();
   }
 
   /** Makes rows of what is new. Of a message that is refused already only the numbers are noted. */
@@ -101,6 +118,7 @@ export class Encoder {
     const resolved = this.#timeOf(message, sample);
     if (resolved === null) return;
     const { timeMicros, quality } = resolved;
+    this.#clockMetrics.dated(quality, isLate(timeMicros, message.receivedMicros));
     const batch = this.#writer.open;
     for (const { metric, value, text } of sample.points) {
       const slot = device.slots.get(metric);

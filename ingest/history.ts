@@ -1,5 +1,6 @@
 import { cutPage, type Page } from '../drizzle/page.ts';
 import { inOrganization, type TenantDatabase } from '../drizzle/transaction.ts';
+import { readAggregates, type Aggregate, type AggregatesQuery } from './aggregate-history.ts';
 import type { MetricKind } from './metric-catalog.ts';
 import { microsOf, timestampText } from './timestamp-text.ts';
 
@@ -48,6 +49,8 @@ export interface History {
   readings(query: ReadingsQuery): Promise<Page<Reading>>;
   /** The newest value of each metric, in the order of names. @throws {StoreUnavailableError} */
   latest(organizationId: number, deviceId: number): Promise<LatestReading[]>;
+  /** One page of buckets. @throws {StoreUnavailableError} */
+  aggregates(query: AggregatesQuery): Promise<Page<Aggregate>>;
 }
 
 /** Makes the reading side of ingest. */
@@ -60,6 +63,8 @@ export function createHistory(database: TenantDatabase): History {
       );
       return cutPage(rows.map(readingOf), query.limit);
     },
+
+    aggregates: (query) => readAggregates(database, query),
 
     async latest(organizationId, deviceId) {
       const { rows } = await inOrganization(database, organizationId, ({ client }) =>

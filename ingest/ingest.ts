@@ -1,7 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Registry } from 'prom-client';
 import type { Database } from '../drizzle/database.ts';
+import { reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import { firstResidue } from '../firmware-protocol/time.ts';
+import { ClockMetrics } from './clock-metrics.ts';
+import { ClockStore } from './clock-store.ts';
 import type { Lane } from './lane.ts';
 import { MessageSpool } from './message-spool.ts';
 import type { Publication, Receipt } from './message.ts';
@@ -47,6 +51,8 @@ export class Ingest implements ReplayWayIn {
   readonly #live: WayIn;
   readonly #replay: WayIn;
   readonly #units: MetricUnits;
+  readonly #clocks: ClockStore;
+  readonly #clockMetrics = new ClockMetrics();
   readonly #spool: Spool | null;
   readonly #drain: SpoolDrain | null;
   readonly #limits: IngestLimits;
@@ -59,6 +65,7 @@ export class Ingest implements ReplayWayIn {
     this.#limits = limits;
     this.#spool = spool;
     this.#units = new MetricUnits(database.pool, log);
+    this.#clocks = new ClockStore(database.pool);
     const shared = {
       database,
       catalog: new MetricCatalog(database.pool, limits.organizationMetricsMax, () =>
@@ -66,20 +73,28 @@ export class Ingest implements ReplayWayIn {
       ),
       units: this.#units,
       metrics: this.metrics,
+      clockMetrics: this.#clockMetrics,
       timeoutMs: limits.databaseTimeoutMs,
       lateBefore: () => this.#lateBefore(),
       log,
     };
     const messageSpool =
       spool === null ? null : new MessageSpool(spool, () => this.#drain?.start(), log);
+    const residueMicros = firstResidue(Date.now() - performance.now());
     this.#live = createWayIn({
       ...shared,
       limits,
+      residueMicros,
       spool: messageSpool,
       pendingSequences: (deviceId) => spool?.pendingSequences(deviceId) ?? [],
     });
-    this.#replay = createWayIn({ ...shared, limits: unlimited(limits) });
+    this.#replay = createWayIn({
+      ...shared,
+      limits: unlimited(limits),
+      residueMicros: (residueMicros + 500) % 1000,
+    });
     this.#drain = spool === null ? null : this.#createDrain(spool);
+    this.#clockMetrics.register(registry, () => this.#liveClocks());
     const { queueRowsMax: rowsMax, queueBytesMax: bytesMax } = limits.writer;
     this.metrics.register(registry, { rowsMax, bytesMax }, () => ({
       queuedRows: this.#live.writer.queuedRows,
@@ -123,6 +138,11 @@ export class Ingest implements ReplayWayIn {
     return this.#live.writer.isAway || this.#replay.writer.isAway;
   }
 
+  /** True while messages are spooled because the database does not take them in time. */
+  get isSpooling(): boolean {
+    return this.#spool !== null && this.#live.writer.isSpooling;
+  }
+
   /** Makes the partitions of the next days, now and every hour of need, and drains what is spooled. */
   async start(): Promise<void> {
     await this.#live.store.ensurePartitions(daysAhead());
@@ -135,7 +155,9 @@ export class Ingest implements ReplayWayIn {
    * @param address of the peer, for the limit by address; empty for none.
    */
   openLane(organizationId: number, deviceId: number, address = ''): Lane {
-    return this.#live.lanes.acquire(organizationId, deviceId, address);
+    const lane = this.#live.lanes.acquire(organizationId, deviceId, address);
+    lane.device.clock.connected();
+    return lane;
   }
 
   closeLane(lane: Lane): void {
@@ -151,6 +173,11 @@ export class Ingest implements ReplayWayIn {
   setBoot(lane: Lane, boot: number): void {
     lane.setBoot(boot);
     void this.whenLoaded(lane);
+  }
+
+  /** Notes how long ago a device says it has booted, in milliseconds, now. */
+  greetClock({ device }: Lane, upMs: number): void {
+    device.clock.greet(upMs, Date.now() * 1000);
   }
 
   /** Notes the units that a device says its metrics have. */
@@ -180,6 +207,7 @@ export class Ingest implements ReplayWayIn {
 
   openReplay(organizationId: number, deviceId: number, options: { ageMaxMs?: number } = {}): Lane {
     const lane = this.#replay.lanes.acquire(organizationId, deviceId, '');
+    lane.isLive = false;
     lane.isNumbered = false;
     const { ageMaxMs } = options;
     if (ageMaxMs !== undefined) lane.timeLimits = { ...this.#limits.pipeline, ageMaxMs };
@@ -221,7 +249,12 @@ export class Ingest implements ReplayWayIn {
     clearInterval(this.#housekeeping);
     this.#units.stop();
     await this.#drain?.stop();
+    await this.#writeClocks();
     await Promise.all([this.#live.writer.stop(), this.#replay.writer.stop()]);
+  }
+
+  *#liveClocks() {
+    for (const { clock } of this.#live.lanes.devices) yield clock;
   }
 
   #createDrain(spool: Spool): SpoolDrain {
@@ -243,8 +276,16 @@ export class Ingest implements ReplayWayIn {
     return this.#lateBeforeMicros;
   }
 
+  async #writeClocks(): Promise<void> {
+    try {
+      await this.#clocks.write(this.#live.lanes.devices);
+    } catch (err) {
+      this.#log.debug({ err: reasonOf(err) }, 'clocks not written, will be tried again');
+    }
+  }
+
   #keepHouse(): void {
-    this.#live.lanes.forgetIdle();
+    void this.#writeClocks().then(() => this.#live.lanes.forgetIdle());
     this.#replay.lanes.forgetIdle();
     this.#live.store.ensurePartitions(daysAhead()).catch((err: unknown) => {
       this.#log.warn({ err }, 'partitions ahead not made, will be tried again');
@@ -257,7 +298,12 @@ function unlimited(limits: IngestLimits): WayInLimits {
   const { writer, pipeline } = limits;
   return {
     writer: { ...writer, deviceShare: 1 },
-    pipeline: { ...pipeline, deviceHeldBytesMax: Infinity, heldBytesMax: Infinity },
+    pipeline: {
+      ...pipeline,
+      deviceHeldBytesMax: Infinity,
+      heldBytesMax: Infinity,
+      deviceLogBytesPerSecond: 0,
+    },
     rates: { messagesPerSecond: 0, pointsPerSecond: 0 },
   };
 }

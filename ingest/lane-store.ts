@@ -1,4 +1,5 @@
 import type { Pool } from 'pg';
+import type { StoredClock } from '../firmware-protocol/device-clock.ts';
 import type { Decoded } from '../firmware-protocol/telemetry.ts';
 import { BootSequence } from './boot-sequence.ts';
 import { DeviceLane, type DeviceRates } from './device-lane.ts';
@@ -22,6 +23,17 @@ export interface PendingSequence {
   readonly seqs: readonly number[];
 }
 
+/** What lanes are made with. */
+export interface LaneStoreParts {
+  readonly pool: Pool;
+  readonly catalog: MetricCatalog;
+  readonly rates: Rates;
+  /** See `firstResidue`. */
+  readonly residueMicros: number;
+  /** What of a device is stored, but not yet in the database. */
+  readonly pendingSequences?: ((deviceId: number) => readonly PendingSequence[]) | undefined;
+}
+
 /** A device without a connection is forgotten after this time; until then its rate limits hold. */
 const IDLE_MS_MAX = 600_000;
 
@@ -36,19 +48,15 @@ export class LaneStore {
   readonly #organizationRates: SharedRates<number>;
   readonly #addressRates: SharedRates<string>;
   readonly #pendingSequences: (deviceId: number) => readonly PendingSequence[];
+  readonly #residueMicros: number;
   readonly #lanes = new Map<number, DeviceLane>();
 
-  /** @param pendingSequences what of a device is stored, but not yet in the database. */
-  constructor(
-    pool: Pool,
-    catalog: MetricCatalog,
-    rates: Rates,
-    pendingSequences: (deviceId: number) => readonly PendingSequence[] = () => [],
-  ) {
+  constructor({ pool, catalog, rates, residueMicros, pendingSequences }: LaneStoreParts) {
     this.#pool = pool;
     this.#catalog = catalog;
     this.#rates = rates;
-    this.#pendingSequences = pendingSequences;
+    this.#residueMicros = residueMicros;
+    this.#pendingSequences = pendingSequences ?? (() => []);
     this.#organizationRates = new SharedRates(rates.organizationMessagesPerSecond ?? 0, 'quota');
     this.#addressRates = new SharedRates(rates.addressMessagesPerSecond ?? 0, 'rate');
   }
@@ -58,11 +66,16 @@ export class LaneStore {
     return this.#lanes.size;
   }
 
+  /** The devices whose lanes are in memory. */
+  get devices(): Iterable<DeviceLane> {
+    return this.#lanes.values();
+  }
+
   /** The lane of a new connection; give it back with {@link release}. */
   acquire(organizationId: number, deviceId: number, address: string): Lane {
     let device = this.#lanes.get(deviceId);
     if (device === undefined) {
-      device = new DeviceLane(organizationId, deviceId, this.#rates);
+      device = new DeviceLane(organizationId, deviceId, this.#rates, this.#residueMicros);
       this.#lanes.set(deviceId, device);
     }
     device.connections += 1;
@@ -155,6 +168,7 @@ export class LaneStore {
     for (const row of rows) {
       if (row.name !== null) addSlot(device, row.name, row.metric_id, Number(row.micros));
       else if (row.boot !== null) device.keep(bootSequenceOf(device, row));
+      else if (row.clock !== null) device.clock.restore(row.clock);
       else device.isQuarantined = true;
     }
     recall(device, pending);
@@ -172,22 +186,27 @@ function recall(device: DeviceLane, pending: readonly PendingSequence[]): void {
 
 const LOAD = `
   SELECT metric.name, metric_id, (extract(epoch FROM device_latest.time) * 1000000)::int8 AS micros,
-         NULL::int8 AS boot, NULL AS received
+         NULL::int8 AS boot, NULL AS received, NULL::jsonb AS clock
   FROM device_latest JOIN metric USING (metric_id) WHERE device_id = $1
   UNION ALL
-  (SELECT NULL, NULL, NULL, boot, received::text FROM (
+  (SELECT NULL, NULL, NULL, boot, received::text, NULL FROM (
     SELECT boot, received, last_at FROM device_sequence WHERE device_id = $1
     ORDER BY last_at DESC LIMIT 3
   ) AS newest ORDER BY last_at)
   UNION ALL
-  SELECT NULL, NULL, NULL, NULL, NULL FROM device
+  SELECT NULL, NULL, NULL, NULL, NULL, jsonb_build_object(
+    'offsetMs', offset_ms, 'driftPpm', drift_ppm, 'samples', samples,
+    'measuredMicros', (extract(epoch FROM measured_at) * 1000000)::int8)
+  FROM device_clock WHERE device_id = $1
+  UNION ALL
+  SELECT NULL, NULL, NULL, NULL, NULL, NULL FROM device
   WHERE device_id = $1 AND quarantined_at IS NOT NULL`;
 
-/** A series; without `name` the numbers of a boot; without either, that the device is in quarantine. */
+/** A series; without `name` the numbers of a boot, or a clock; without all, that it is in quarantine. */
 type LoadRow =
   | { name: string; metric_id: number; micros: string }
   | { name: null; boot: string; received: string }
-  | { name: null; boot: null };
+  | { name: null; boot: null; clock: StoredClock | null };
 
 function bootSequenceOf(device: DeviceLane, row: { boot: string; received: string }): BootSequence {
   const stored = SequenceWindow.restore(parseRanges(row.received));

@@ -12,6 +12,8 @@ export class Lane {
   isClockReported = false;
   /** Whether the numbers of its messages are held against those that are stored. */
   isNumbered = true;
+  /** Whether its messages come as they are sent, and so tell how the clock of the device is. */
+  isLive = true;
   /** Whether its messages come out of the spool. */
   isOfSpool = false;
   /** Null: those of the pipeline. */

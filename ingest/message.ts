@@ -70,6 +70,7 @@ export interface Message extends Arrival {
   outcome: Decoded | Refusal | null;
   /** Which rates were asked, so that a message that waits for something else pays once. */
   isCounted: boolean;
+  isLogCounted: boolean;
   sharedRatesPassed: number;
   arePointsCounted: boolean;
   /** Whether it waited for a rate. */

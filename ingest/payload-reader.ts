@@ -10,13 +10,18 @@ import type { Message, Publication } from './message.ts';
 /** Reads the payload of a message, and notes when it was received. Throws never. */
 export function readMessage(message: Message): Decoded | Refusal {
   const outcome = decode(message.publication);
-  const { device } = message.lane;
+  const { device, isLive } = message.lane;
   const isRefused = outcome instanceof Refusal;
   if (message.receivedMicros === 0) {
     const samples = isRefused ? 1 : outcome.samples.length;
     message.receivedMicros = device.receiptClock.next(message.arrivedMs * 1000, samples);
   }
-  if (!isRefused) message.newest = newestTimes(outcome.samples);
+  if (isRefused) return outcome;
+  message.newest = newestTimes(outcome.samples);
+  // Of a device that is not loaded it is not known what was found out about its clock before.
+  if (isLive && device.isLoaded) {
+    message.basis = device.clock.observe(message.newest, message.receivedMicros);
+  }
   return outcome;
 }
 

@@ -2,18 +2,23 @@
 import { Refusal } from '../firmware-protocol/contract.ts';
 import { isRefusal, type Decoded } from '../firmware-protocol/telemetry.ts';
 import { NO_BASIS, newestTimes, type TimeLimits } from '../firmware-protocol/time.ts';
+import { reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { BatchSpool, BatchWriter } from './batch-writer.ts';
+import type { ClockMetrics } from './clock-metrics.ts';
 import type { DeviceLane } from './device-lane.ts';
 import { Encoder } from './encoder.ts';
 import type { Lane } from './lane.ts';
 import type { LaneStore } from './lane-store.ts';
+import { LogRate, type LogVerdict } from './log-rate.ts';
 import type { Message, Publication, Receipt } from './message.ts';
 import type { DropReason, IngestMetrics } from './metrics.ts';
+import type { MetricKind } from './metric-catalog.ts';
 import type { MetricUnits } from './metric-units.ts';
 import { readMessage } from './payload-reader.ts';
-import { keepApart, setAside } from './refusal.ts';
+import { keepApart, putAside, setAside } from './refusal.ts';
 import type { SharedRate } from './shared-rate.ts';
+import { classifyStoreFault } from './store-fault.ts';
 
 /** Bounds of the pipeline. */
 export interface PipelineLimits extends TimeLimits {
@@ -24,6 +29,8 @@ export interface PipelineLimits extends TimeLimits {
   readonly heldBytesMax: number;
   /** What has waited so long for a lookup goes to the spool. */
   readonly spoolAfterMs: number;
+  /** Payload bytes that a device may log; 0 is no limit. */
+  readonly deviceLogBytesPerSecond: number;
 }
 
 /** A message over the rate waits this long at most; reading from the socket rests meanwhile. */
@@ -50,6 +57,7 @@ export interface PipelineParts {
   readonly spool?: BatchSpool | null;
   /** Told of the units that messages name. */
   readonly units?: MetricUnits | null;
+  readonly clockMetrics?: ClockMetrics;
 }
 
 /**
@@ -75,7 +83,7 @@ export class Pipeline {
   constructor(parts: PipelineParts) {
     this.#lanes = parts.lanes;
     this.#writer = parts.writer;
-    this.#encoder = new Encoder(parts.writer, parts.limits, parts.units);
+    this.#encoder = new Encoder(parts);
     this.#spool = parts.spool ?? null;
     this.#limits = parts.limits;
     this.#metrics = parts.metrics;
@@ -116,6 +124,7 @@ export class Pipeline {
       outcome: null,
       isCounted: false,
       isShaped: false,
+      isLogCounted: false,
       sharedRatesPassed: 0,
       arePointsCounted: false,
       quarantine: null,
@@ -124,6 +133,13 @@ export class Pipeline {
       isDuplicate: false,
       rowCount: 0,
     };
+    if (publication.channel === 'log' && publication.qos === 0) {
+      message.isLogCounted = this.#askLogRate(message) === 'taken';
+      if (!message.isLogCounted) {
+        this.#drop(message, 'rate');
+        return true;
+      }
+    }
     if (!lane.device.isBlocked && this.#advance(message)) return true;
     return !this.#hold(message);
   }
@@ -258,6 +274,11 @@ export class Pipeline {
   /** Asks the device's own rate first: what is over it takes nothing from the rates of others. */
   #isRateReady(message: Message): boolean {
     const { device, sharedRates } = message.lane;
+    if (message.publication.channel === 'log' && !message.isLogCounted) {
+      const verdict = this.#askLogRate(message);
+      if (typeof verdict === 'object') return this.#wakeAfter(message, verdict.waitMs);
+      message.isLogCounted = true;
+    }
     if (!message.isCounted) {
       const waitMs = device.messageBucket.take(1, performance.now());
       if (waitMs > 0) return this.#wakeAfter(message, waitMs);
@@ -272,6 +293,12 @@ export class Pipeline {
     return true;
   }
 
+  #askLogRate({ publication: { qos, payload }, lane: { device } }: Message): LogVerdict {
+    device.logRate ??= new LogRate(this.#limits.deviceLogBytesPerSecond);
+    const log = { qos, bytes: payload.length };
+    return device.logRate.take(log, this.#writer.fullShare, performance.now());
+  }
+
   #standInLine(message: Message, rate: SharedRate, nowMs: number): false {
     const { device } = message.lane;
     device.isBlocked = true;
@@ -282,6 +309,16 @@ export class Pipeline {
       this.#wake(device);
     }, nowMs);
     return false;
+  }
+
+  async #makeSlots(message: Message, missing: ReadonlyMap<string, MetricKind>): Promise<void> {
+    try {
+      const isMade = await this.#lanes.makeSlots(message.lane.device, missing);
+      if (!isMade) setAside(message, 'too_many', 'the organization has too many metrics');
+    } catch (cause) {
+      if (classifyStoreFault(cause) !== 'refused') throw cause;
+      putAside(message, reasonOf(cause));
+    }
   }
 
   /** Asks the rate of points and finds the keys of the series; false when the lane has to wait. */
@@ -301,10 +338,7 @@ export class Pipeline {
       setAside(message, 'too_many', `more than ${this.#limits.deviceMetricsMax} metrics`);
       return true;
     }
-    this.#block(device, async () => {
-      const isMade = await this.#lanes.makeSlots(device, missing);
-      if (!isMade) setAside(message, 'too_many', 'the organization has too many metrics');
-    });
+    this.#block(device, () => this.#makeSlots(message, missing));
     return false;
   }
 

@@ -15,6 +15,7 @@ import type { Message } from './message.ts';
 import { OCCURRENCE_STATEMENTS, occurrenceRows } from './occurrence-rows.ts';
 import { commitSteps, prepareStatements, type Step } from './pipelined-transaction.ts';
 import { quarantineRows } from './quarantine-rows.ts';
+import { multirangeArray, sequenceStatement } from './sequence-statement.ts';
 
 /** What became of the rows of a committed run of messages. */
 export interface Stored {
@@ -233,11 +234,7 @@ const STATEMENTS: Readonly<Record<string, string>> = {
     ON CONFLICT DO NOTHING`,
   dirty: `INSERT INTO dirty_range (device_id, hour)
     SELECT * FROM unnest($1::int4[], $2::timestamptz[])`,
-  sequence: `INSERT INTO device_sequence (device_id, boot, received)
-    SELECT device_id, boot, received::int8multirange
-    FROM unnest($1::int4[], $2::int8[], $3::text[]) AS stored (device_id, boot, received)
-    ON CONFLICT (device_id, boot) DO UPDATE SET
-      received = device_sequence.received + excluded.received, last_at = now()`,
+  sequence: sequenceStatement(),
 };
 
 function latestStep(latest: LatestColumns): Step {
@@ -279,7 +276,7 @@ function sequenceStep(rows: readonly SequenceRow[]): Step {
     values: [
       int4Array(rows.map(({ deviceId }) => deviceId)),
       int8Array(rows.map(({ boot }) => boot)),
-      textArray(rows.map(({ received }) => received)),
+      multirangeArray(rows.map(({ received }) => received)),
     ],
   };
 }

@@ -18,6 +18,16 @@ export function keepApart(message: Message): void {
   message.quarantine ??= { id: quarantineId(message), code: 'device_quarantined', detail };
 }
 
+/** As {@link setAside} for a message that the database refuses; the device can do nothing about it. */
+export function putAside(message: Message, reason: string): void {
+  message.quarantine ??= {
+    id: quarantineId(message),
+    code: 'not_stored',
+    detail: reason.slice(0, 100),
+  };
+  message.canonical = null;
+}
+
 /** Tells a device, once for each connection, that its clock is wrong. */
 export function reportClock({ publication, lane }: Message): void {
   if (lane.isClockReported) return;

@@ -1,24 +1,18 @@
-/** Numbers from `first` up to, and not with, `end`. */
-export interface SequenceRange {
-  readonly first: number;
-  readonly end: number;
-}
+/** Numbers from the first up to, and without, the second. */
+export type SequenceRange = readonly [from: number, to: number];
 
-/** Numbers, in any order and some twice, as the text of an `int8multirange`: `{[1,4),[7,8)}`. */
-export function formatRanges(numbers: readonly number[]): string {
-  const ranges: { first: number; end: number }[] = [];
+/** The ranges of numbers that come in any order, some twice: rising, none touching the next. */
+export function rangesOf(numbers: readonly number[]): SequenceRange[] {
+  const ranges: [number, number][] = [];
   for (const number of numbers.toSorted((a, b) => a - b)) {
     const last = ranges.at(-1);
-    if (last !== undefined && number <= last.end) last.end = Math.max(last.end, number + 1);
-    else ranges.push({ first: number, end: number + 1 });
+    if (last !== undefined && number <= last[1]) last[1] = Math.max(last[1], number + 1);
+    else ranges.push([number, number + 1]);
   }
-  return `{${ranges.map(({ first, end }) => `[${first},${end})`).join(',')}}`;
+  return ranges;
 }
 
-/** Reads the text of an `int8multirange` as PostgreSQL writes it: rising, bounded, each `[first,end)`. */
+/** Reads the text of an `int8multirange` as PostgreSQL writes it: rising, bounded, each `[from,to)`. */
 export function parseRanges(text: string): SequenceRange[] {
-  return [...text.matchAll(/\[(\d+),(\d+)\)/g)].map(([, first, end]) => ({
-    first: Number(first),
-    end: Number(end),
-  }));
+  return [...text.matchAll(/\[(\d+),(\d+)\)/g)].map(([, from, to]) => [Number(from), Number(to)]);
 }

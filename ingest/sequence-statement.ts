@@ -1,5 +1,4 @@
-/** Numbers from the first up to, and without, the second. */
-export type SequenceRange = readonly [from: number, to: number];
+import type { SequenceRange } from './sequence-ranges.ts';
 
 /**
  * Most gaps that are told apart in one boot of a device. Each costs 24 bytes, and 0.4 µs whenever the

@@ -20,10 +20,10 @@ export class SequenceWindow {
     const window = new SequenceWindow();
     const [lowest] = ranges;
     if (lowest === undefined) return window;
-    for (const { first, end } of ranges) {
-      for (let seq = Math.max(first, end - WINDOW_SIZE); seq < end; seq += 1) window.add(seq);
+    for (const [from, to] of ranges) {
+      for (let seq = Math.max(from, to - WINDOW_SIZE); seq < to; seq += 1) window.add(seq);
     }
-    window.#contiguous = lowest.end - 1;
+    window.#contiguous = lowest[1] - 1;
     return window;
   }
 

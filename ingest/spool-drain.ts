@@ -156,6 +156,7 @@ export class SpoolDrain {
     if (lane === undefined) {
       if (this.#lanes.size >= LANES_MAX) this.#closeOldestLane();
       lane = this.#parts.lanes.acquire(organizationId, deviceId, '');
+      lane.isLive = false;
       lane.isOfSpool = true;
       if (boot === null) lane.isNumbered = false;
       else lane.setBoot(boot);

@@ -1,6 +1,7 @@
 import type { Database } from '../drizzle/database.ts';
 import type { Logger } from '../log.ts';
 import { BatchWriter, type BatchSpool, type WriterLimits } from './batch-writer.ts';
+import type { ClockMetrics } from './clock-metrics.ts';
 import { LaneStore, type PendingSequence, type Rates } from './lane-store.ts';
 import type { MetricCatalog } from './metric-catalog.ts';
 import type { MetricUnits } from './metric-units.ts';
@@ -21,10 +22,13 @@ export interface WayInParts {
   readonly catalog: MetricCatalog;
   readonly units: MetricUnits;
   readonly metrics: IngestMetrics;
+  readonly clockMetrics: ClockMetrics;
   readonly limits: WayInLimits;
   readonly timeoutMs: number;
   /** Readings from before this, in microseconds since 1970, are noted as late. */
   readonly lateBefore: () => number;
+  /** Where between the milliseconds times of receipt lie: another place for each way in. */
+  readonly residueMicros: number;
   readonly log: Logger;
   readonly spool?: BatchSpool | null;
   readonly pendingSequences?: (deviceId: number) => readonly PendingSequence[];
@@ -51,7 +55,10 @@ export function createWayIn(parts: WayInParts): WayIn {
     log,
     spool = null,
   } = parts;
-  const lanes = new LaneStore(database.pool, catalog, limits.rates, parts.pendingSequences);
+  const { rates } = limits;
+  const { residueMicros, pendingSequences } = parts;
+  const { pool } = database;
+  const lanes = new LaneStore({ pool, catalog, rates, residueMicros, pendingSequences });
   const store = new ReadingStore({
     url: database.url,
     hypertables: database.capabilities.hypertables,

@@ -7,6 +7,7 @@ import {
   type TenantDatabase,
   type Transaction,
 } from '../drizzle/transaction.ts';
+import { guardStore } from '../drizzle/sqlstate.ts';
 import { DeviceExistsError, DeviceLimitError } from '../errors.ts';
 import { writeAudit } from './audit.ts';
 import { getDeviceRow, type DeviceRow } from './device-row.ts';
@@ -20,6 +21,8 @@ export interface Device {
   readonly tags: readonly string[];
   /** Its keys are refused. */
   readonly isDisabled: boolean;
+  /** What it sends goes to quarantine; it stays connected. */
+  readonly isQuarantined: boolean;
   readonly createdAt: Date;
   readonly updatedAt: Date;
 }
@@ -45,6 +48,7 @@ export interface DeviceChange {
   readonly displayName?: string | undefined;
   readonly tags?: readonly string[] | undefined;
   readonly isDisabled?: boolean | undefined;
+  readonly isQuarantined?: boolean | undefined;
 }
 
 /** The devices of all organizations. Every function asks for the organization and sees no other. */
@@ -59,8 +63,13 @@ export interface Devices {
   get(organizationId: number, slug: string): Promise<Device>;
   /** @throws {DeviceExistsError} @throws {DeviceLimitError} */
   create(author: Author, wanted: NewDevice): Promise<Device>;
-  /** Disabling ends the live connection. @throws {DeviceNotFoundError} */
+  /**
+   * Disabling ends the live connection. Quarantine holds from the next message on, in this program
+   * when the promise resolves and in others within milliseconds. @throws {DeviceNotFoundError}
+   */
   update(author: Author, slug: string, change: DeviceChange): Promise<Device>;
+  /** Ids of the devices of all organizations that are in quarantine. @throws {StoreUnavailableError} */
+  quarantinedIds(): Promise<Set<number>>;
   /**
    * Deletes the device with its keys, readings, quarantine and history of connections, all or
    * nothing. Takes as long as its readings need, minutes for years of them.
@@ -110,7 +119,18 @@ export function createDevices({ database, revocations, devicesMax }: DevicesDeps
       if (change.isDisabled !== undefined) {
         revocations.tell({ deviceId, isRestored: !change.isDisabled });
       }
+      const { isQuarantined } = change;
+      if (isQuarantined !== undefined) revocations.tellQuarantine({ deviceId, isQuarantined });
       return updated;
+    },
+
+    async quarantinedIds() {
+      const { rows } = await guardStore(
+        database.pool.query<{ device_id: number }>(
+          'SELECT device_id FROM device WHERE quarantined_at IS NOT NULL',
+        ),
+      );
+      return new Set(rows.map((row) => row.device_id));
     },
 
     async remove(author, slug) {
@@ -156,7 +176,7 @@ async function updateDevice(
   transaction: Transaction,
   { organizationId, actor }: Author,
   slug: string,
-  { displayName, tags, isDisabled }: DeviceChange,
+  { displayName, tags, isDisabled, isQuarantined }: DeviceChange,
   revocations: Revocations,
 ): Promise<Device> {
   const { orm } = transaction;
@@ -167,7 +187,10 @@ async function updateDevice(
       updatedAt: sql`now()`,
       ...(displayName === undefined ? {} : { displayName }),
       ...(tags === undefined ? {} : { tags: [...tags] }),
-      ...(isDisabled === undefined ? {} : { disabledAt: disabledAt(before, isDisabled) }),
+      ...(isDisabled === undefined ? {} : { disabledAt: since(before.disabledAt, isDisabled) }),
+      ...(isQuarantined === undefined
+        ? {}
+        : { quarantinedAt: since(before.quarantinedAt, isQuarantined) }),
     })
     .where(eq(device.deviceId, before.deviceId))
     .returning();
@@ -175,19 +198,22 @@ async function updateDevice(
   if (isDisabled !== undefined) {
     await revocations.announce(transaction, { deviceId: row.deviceId, isRestored: !isDisabled });
   }
+  if (isQuarantined !== undefined) {
+    await revocations.announceQuarantine(transaction, { deviceId: row.deviceId, isQuarantined });
+  }
   await writeAudit(orm, {
     organizationId,
     actor,
     action: 'device.update',
     subject: `device/${slug}`,
-    change: { displayName, tags, disabled: isDisabled },
+    change: { displayName, tags, disabled: isDisabled, quarantined: isQuarantined },
   });
   return deviceOf(row);
 }
 
-/** The time of the first disabling stays. */
-function disabledAt(before: DeviceRow, isDisabled: boolean): Date | null {
-  return isDisabled ? (before.disabledAt ?? new Date()) : null;
+/** Since when something is so: the time of the first change stays. */
+function since(before: Date | null, isSo: boolean): Date | null {
+  return isSo ? (before ?? new Date()) : null;
 }
 
 async function deleteDevice(
@@ -222,6 +248,7 @@ function deviceOf(row: DeviceRow): Device {
     displayName: row.displayName,
     tags: row.tags,
     isDisabled: row.disabledAt !== null,
+    isQuarantined: row.quarantinedAt !== null,
     createdAt: row.createdAt,
     updatedAt: row.updatedAt,
   };

@@ -1,5 +1,6 @@
 import { cutPage, type Page } from '../drizzle/page.ts';
 import { inOrganization, type TenantDatabase } from '../drizzle/transaction.ts';
+import { isCorrection } from '../firmware-protocol/device-clock.ts';
 import { plainAddress, type DeviceEventKind } from './device-event-row.ts';
 
 /** An event of a connection as it is stored. */
@@ -38,6 +39,19 @@ export interface StoredPresence {
   readonly helloAt: Date | null;
 }
 
+/** What is known of the clock that a device's `ts` come from. */
+export interface KnownClock {
+  /** Milliseconds that it is ahead of the server's; behind: below 0. */
+  readonly offsetMs: number;
+  /** How fast that grows, in millionths; null while too little is known. */
+  readonly driftPpm: number | null;
+  /** Whether times are corrected by it. */
+  readonly isCorrected: boolean;
+  /** Messages that say so. */
+  readonly samples: number;
+  readonly measuredAt: Date;
+}
+
 /** A device by its id, and whose it is. */
 export interface DeviceOfOrganization {
   readonly organizationId: number;
@@ -48,6 +62,8 @@ export interface DeviceOfOrganization {
 export interface Diagnostics {
   /** Null: the device has never connected. */
   findPresence(device: DeviceOfOrganization): Promise<StoredPresence | null>;
+  /** Null: its clock is not known, or not yet. */
+  findClock(device: DeviceOfOrganization): Promise<KnownClock | null>;
   /** Messages of a device in quarantine. */
   countQuarantined(device: DeviceOfOrganization): Promise<number>;
   /** The last 24 hours of a device, the latest first; among its newest 10 000 rows. */
@@ -118,6 +134,13 @@ export function createDiagnostics(database: TenantDatabase): Diagnostics {
       const [row] = await select<StoredPresence>(organizationId, SELECT_PRESENCE, values);
       return row ?? null;
     },
+    async findClock({ organizationId, deviceId }) {
+      const values = [deviceId, organizationId];
+      const [row] = await select<ClockRow>(organizationId, SELECT_CLOCK, values);
+      if (row === undefined) return null;
+      const { offsetMs } = row;
+      return { ...row, offsetMs: Math.round(offsetMs), isCorrected: isCorrection(offsetMs) };
+    },
     async countQuarantined({ organizationId, deviceId }) {
       const values = [deviceId, organizationId];
       const [row] = await select<{ count: number }>(organizationId, COUNT_QUARANTINED, values);
@@ -142,6 +165,12 @@ const SELECT_PRESENCE = `
   SELECT state, since, last_contact_at AS "lastContactAt", address, hello,
          connection_number::float8 AS "connectionNumber", hello_at AS "helloAt"
   FROM device_presence WHERE device_id = $1 AND organization_id = $2`;
+
+const SELECT_CLOCK = `
+  SELECT offset_ms AS "offsetMs", drift_ppm AS "driftPpm", samples, measured_at AS "measuredAt"
+  FROM device_clock WHERE device_id = $1 AND organization_id = $2`;
+
+type ClockRow = Omit<KnownClock, 'isCorrected'>;
 
 const SELECT_EVENTS = `
   SELECT device_event_id, device.slug AS device, kind, code, count, occurred_at, last_occurred_at,

@@ -1,5 +1,6 @@
 import type { Registry as MetricsRegistry } from 'prom-client';
 import type { Database } from '../drizzle/database.ts';
+import type { RetentionBounds } from '../drizzle/retention.ts';
 import type { Logger } from '../log.ts';
 import { createApiKeys, type ApiKeys } from './api-keys.ts';
 import { CertificateLookup } from './certificate-lookup.ts';
@@ -14,6 +15,7 @@ import { createMetricList, type MetricList } from './metric-list.ts';
 import { createDeviceEventMetrics, createRegistryMetrics } from './metrics.ts';
 import { createOrganizations, type Organizations } from './organizations.ts';
 import type { KeyVerdict } from './principal.ts';
+import { createRetention, type Retention } from './retention.ts';
 import { Revocations } from './revocations.ts';
 
 /** Who there is and who may what: organizations, devices, keys. */
@@ -24,6 +26,7 @@ export interface Registry {
   readonly apiKeys: ApiKeys;
   readonly integratorKeys: IntegratorKeys;
   readonly metricList: MetricList;
+  readonly retention: Retention;
   readonly revocations: Revocations;
   /** Takes what happens to connections. */
   readonly deviceEvents: DeviceEvents;
@@ -57,6 +60,8 @@ export interface RegistryDeps {
   readonly deviceEventsQueueMax: number;
   /** Rows of the history of connections that are kept. */
   readonly deviceEventBounds: DeviceEventBounds;
+  /** Between which an organization may choose how long its data is kept. */
+  readonly retentionBounds: RetentionBounds;
   /** Bound of a connect to the database. */
   readonly databaseTimeoutMs: number;
 }
@@ -95,6 +100,7 @@ export function createRegistry(deps: RegistryDeps): Registry {
       keysMax: deps.integratorKeysMax,
     }),
     metricList: createMetricList({ database }),
+    retention: createRetention(database, deps.retentionBounds),
     revocations,
     deviceEvents,
     diagnostics: createDiagnostics(database),

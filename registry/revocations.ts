@@ -7,6 +7,7 @@ import { reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 
 const CHANNEL = 'puback_revoked';
+const QUARANTINE_CHANNEL = 'puback_quarantined';
 const RECONNECT_MS_MIN = 100;
 const RECONNECT_MS_MAX = 2000;
 /** How often the connection is tried; a dead one is noticed after this and the timeout below. */
@@ -33,6 +34,12 @@ export interface DeletedDevice {
   readonly device: string;
 }
 
+/** A device was put into quarantine as a whole, or let out of it. Its connection stays. */
+export interface QuarantineChange {
+  readonly deviceId: number;
+  readonly isQuarantined: boolean;
+}
+
 /** Where revocations find their database. */
 export interface RevocationsOptions {
   readonly url: string;
@@ -52,8 +59,14 @@ const messageSchema = z.object({
     .optional(),
 });
 
+const quarantineSchema = z.object({
+  origin: z.string(),
+  deviceId: z.number().int(),
+  isQuarantined: z.boolean(),
+});
+
 /**
- * Tells who must know that keys are no longer valid: in this program at once, in every other
+ * Tells who must know that keys are no longer valid, and which devices are in quarantine: in this program at once, in every other
  * program on the same database through LISTEN and NOTIFY, within milliseconds of COMMIT.
  *
  * It listens on a connection of its own. While that is lost nothing is heard from other programs;
@@ -65,6 +78,7 @@ export class Revocations {
   readonly #revokedListeners = new Set<(revocation: Revocation) => void>();
   readonly #restoredListeners = new Set<() => void>();
   readonly #recheckListeners = new Set<() => void>();
+  readonly #quarantineListeners = new Set<(change: QuarantineChange) => void>();
   #client: pg.Client | null = null;
   #timer: NodeJS.Timeout | undefined;
   #reconnectMs = RECONNECT_MS_MIN;
@@ -109,7 +123,13 @@ export class Revocations {
     return () => this.#restoredListeners.delete(listener);
   }
 
-  /** Revocations may have been missed. @returns a function that stops it. Must not throw. */
+  /** A device goes into or out of quarantine. @returns a function that stops it. Must not throw. */
+  onQuarantineChanged(listener: (change: QuarantineChange) => void): () => void {
+    this.#quarantineListeners.add(listener);
+    return () => this.#quarantineListeners.delete(listener);
+  }
+
+  /** Something of the above may have been missed. @returns a function that stops it. Must not throw. */
   onRecheck(listener: () => void): () => void {
     this.#recheckListeners.add(listener);
     return () => this.#recheckListeners.delete(listener);
@@ -127,6 +147,17 @@ export class Revocations {
     else for (const listener of this.#revokedListeners) listener(revocation);
   }
 
+  /** As {@link announce}, of a device's quarantine. */
+  async announceQuarantine({ client }: Transaction, change: QuarantineChange): Promise<void> {
+    const message = JSON.stringify({ origin: this.#origin, ...change });
+    await client.query('SELECT pg_notify($1, $2)', [QUARANTINE_CHANNEL, message]);
+  }
+
+  /** As {@link tell}, of a device's quarantine. */
+  tellQuarantine(change: QuarantineChange): void {
+    for (const listener of this.#quarantineListeners) listener(change);
+  }
+
   async #connect(): Promise<void> {
     const client = new pg.Client({
       connectionString: this.#options.url,
@@ -137,10 +168,10 @@ export class Revocations {
     });
     client.on('error', (error) => this.#lose(client, error));
     client.on('end', () => this.#lose(client, 'connection ended'));
-    client.on('notification', ({ payload }) => this.#receive(payload ?? ''));
+    client.on('notification', ({ channel, payload }) => this.#receive(channel, payload ?? ''));
     try {
       await client.connect();
-      await client.query(`LISTEN ${CHANNEL}`);
+      await client.query(`LISTEN ${CHANNEL}; LISTEN ${QUARANTINE_CHANNEL}`);
     } catch (error) {
       // The error that matters is the first; ending a connection that never was cannot add to it.
       void client.end().catch(() => undefined);
@@ -190,15 +221,26 @@ export class Revocations {
     this.#timer.unref();
   }
 
-  #receive(payload: string): void {
-    const message = messageSchema.safeParse(parseJson(payload));
+  #receive(channel: string, payload: string): void {
+    const told = parseJson(payload);
+    if (channel === QUARANTINE_CHANNEL) {
+      const change = quarantineSchema.safeParse(told);
+      if (!change.success) this.#recheck();
+      else if (change.data.origin !== this.#origin) this.tellQuarantine(change.data);
+      return;
+    }
+    const message = messageSchema.safeParse(told);
     if (!message.success) {
-      this.#options.log.warn('revocation that cannot be read; everything is checked again');
-      for (const listener of this.#recheckListeners) listener();
+      this.#recheck();
       return;
     }
     const { origin, ...revocation } = message.data;
     if (origin !== this.#origin) this.tell(revocation);
+  }
+
+  #recheck(): void {
+    this.#options.log.warn('revocation that cannot be read; everything is checked again');
+    for (const listener of this.#recheckListeners) listener();
   }
 }
 

@@ -27,6 +27,7 @@ const deviceAnswer = z.object({
   displayName: z.string(),
   tags: z.array(z.string()),
   disabled: z.boolean().describe('Its keys are refused.'),
+  quarantined: z.boolean().describe('What it sends goes to quarantine; it stays connected.'),
   createdAt: timeAnswer,
   updatedAt: timeAnswer,
 });
@@ -100,18 +101,21 @@ function changingRoutes(devices: Devices): Route[] {
       role: 'admin',
       tag: 'devices',
       summary: 'Change a device',
-      description: 'What is left out stays. Disabling refuses its keys and ends its connection.',
+      description: `What is left out stays. Disabling refuses its keys and ends its connection. Quarantine
+keeps what it sends from now on apart, acknowledged, with the code device_quarantined; once it is let out,
+POST /api/v1/quarantine/reinject stores what was kept.`,
       params: deviceParams,
       body: z
         .strictObject({
           displayName: displayName.optional(),
           tags: tags.optional(),
           disabled: z.boolean().optional(),
+          quarantined: z.boolean().optional(),
         })
         .refine((change) => Object.keys(change).length > 0, 'must change something'),
       answers: { 200: { description: 'The device as it is now.', schema: deviceAnswer } },
-      async handle({ principal, params, body: { disabled, ...rest } }) {
-        const change = { ...rest, isDisabled: disabled };
+      async handle({ principal, params, body: { disabled, quarantined, ...rest } }) {
+        const change = { ...rest, isDisabled: disabled, isQuarantined: quarantined };
         const updated = await devices.update(authorOf(principal), params.device, change);
         return { status: 200, body: bodyOf(updated) };
       },
@@ -144,6 +148,7 @@ function bodyOf(device: Device): z.input<typeof deviceAnswer> {
     displayName: device.displayName,
     tags: [...device.tags],
     disabled: device.isDisabled,
+    quarantined: device.isQuarantined,
     createdAt: device.createdAt.toISOString(),
     updatedAt: device.updatedAt.toISOString(),
   };

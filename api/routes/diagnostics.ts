@@ -3,6 +3,7 @@ import { findHint } from '../../firmware-protocol/diagnosis.ts';
 import type { Devices } from '../../registry/devices.ts';
 import type {
   Diagnostics,
+  KnownClock,
   RefusalCount,
   StoredDeviceEvent,
   StoredPresence,
@@ -39,9 +40,22 @@ const presenceAnswer = z.object({
   hello: z.record(z.string(), z.unknown()).describe('What the device last said of itself.'),
   helloAt: timeAnswer.nullable(),
 });
+const clockAnswer = z.object({
+  offsetMs: z
+    .number()
+    .int()
+    .describe('Milliseconds that the clock of its ts is ahead of the server. Below 0: behind.'),
+  driftPpm: z.number().nullable().describe('How fast that grows; null while too little is known.'),
+  isCorrected: z.boolean().describe('Times are corrected by it; only of a clock that is ahead.'),
+  messages: z.number().int().describe('Messages that say so.'),
+  measuredAt: timeAnswer,
+});
 const deviceAnswer = z.object({
   device: z.string(),
   presence: presenceAnswer.nullable().describe('Null: it has never connected.'),
+  clock: clockAnswer
+    .nullable()
+    .describe('Null: it sends no ts, or too little is known. Up to 15 minutes old.'),
   refusals: z.array(refusalAnswer).describe('Of the last 24 hours, the latest first.'),
   quarantined: z.number().int().describe('Messages in quarantine; GET /api/v1/quarantine?device='),
   events: pageOf(eventAnswer).describe('Newest first.'),
@@ -78,9 +92,11 @@ export function diagnosticRoutes(
         const asked = { organizationId, deviceId, limit, after };
         const page = await diagnostics.listForDevice(asked);
         const presence = await diagnostics.findPresence(asked);
+        const clock = await diagnostics.findClock(asked);
         const body: z.input<typeof deviceAnswer> = {
           device: slug,
           presence: presence === null ? null : presenceBodyOf(presence),
+          clock: clock === null ? null : clockBodyOf(clock),
           refusals: (await diagnostics.countForDevice(asked)).map(refusalBodyOf),
           quarantined: await diagnostics.countQuarantined(asked),
           events: { data: page.rows.map(eventBodyOf), next: nextOf(page, filters) },
@@ -144,6 +160,12 @@ function eventBodyOf(event: StoredDeviceEvent): z.input<typeof eventAnswer> {
     connectionNumber: event.connectionNumber,
     hint: findHint(event.code),
   };
+}
+
+function clockBodyOf(clock: KnownClock): z.input<typeof clockAnswer> {
+  const { offsetMs, driftPpm, isCorrected, samples, measuredAt } = clock;
+  const messages = samples;
+  return { offsetMs, driftPpm, isCorrected, messages, measuredAt: measuredAt.toISOString() };
 }
 
 function presenceBodyOf(presence: StoredPresence): z.input<typeof presenceAnswer> {

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { EVENT_NAME } from '../../firmware-protocol/contract.ts';
+import { EVENT_NAME, QUALITY_NAMES } from '../../firmware-protocol/contract.ts';
 import { LOG_TAG_CHARS_MAX } from '../../firmware-protocol/log-entry.ts';
 import type { Occurrences, StoredEvent, StoredLogEntry } from '../../ingest/occurrences.ts';
 import type { Devices } from '../../registry/devices.ts';
@@ -14,8 +14,6 @@ export interface OccurrenceRoutesDeps {
   readonly occurrences: Occurrences;
   readonly pageRowsMax: number;
 }
-
-const QUALITY_NAMES = ['device', 'age', 'receipt', 'server_ts'] as const;
 
 const eventAnswer = z.object({
   time: timeAnswer,

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { History, LatestReading, Reading } from '../../ingest/history.ts';
-import { QUALITY } from '../../firmware-protocol/contract.ts';
+import { QUALITY_NAMES } from '../../firmware-protocol/contract.ts';
 import type { Devices } from '../../registry/devices.ts';
 import type { MetricList } from '../../registry/metric-list.ts';
 import { readCursor, writeCursor } from '../cursor.ts';
@@ -17,12 +17,6 @@ export interface ReadingRoutesDeps {
 }
 
 const METRICS_ASKED_MAX = 256;
-const QUALITY_NAMES: ReadonlyMap<number, string> = new Map([
-  [QUALITY.device, 'device'],
-  [QUALITY.age, 'age'],
-  [QUALITY.receipt, 'receipt'],
-  [QUALITY.serverTs, 'server_ts'],
-]);
 
 const valueAnswer = z.union([z.number(), z.boolean(), z.string(), z.null()]);
 const readingAnswer = z.object({ time: timeAnswer, metric: z.string(), value: valueAnswer });
@@ -32,8 +26,10 @@ const latestAnswer = readingAnswer.extend({
   unit: z.string().nullable(),
   receivedAt: timeAnswer,
   quality: z
-    .enum(['device', 'age', 'receipt', 'server_ts'])
-    .describe('Where the time is from; server_ts: the clock of the device cannot be right.'),
+    .enum(QUALITY_NAMES)
+    .describe(
+      'Where the time is from. server_ts: receipt, as the clock of the device cannot be right. corrected: its ts less what its clock is known to be ahead.',
+    ),
 });
 const metricAnswer = z.object({ name: z.string(), kind: kindAnswer, unit: z.string().nullable() });
 
@@ -58,7 +54,7 @@ function readingsRoute({ devices, history, pageRowsMax }: ReadingRoutesDeps): Ro
     tag: 'readings',
     summary: 'History of a device, newest first unless asked otherwise',
     params: deviceParams,
-    query: readingsQuery(pageRowsMax),
+    query: z.strictObject(periodMembers(pageRowsMax)).refine(isPeriod, PERIOD_FAULT),
     answers: { 200: { description: 'A page of readings.', schema: pageOf(readingAnswer) } },
     async handle({ principal: { organizationId }, params, query }) {
       const { metric: metrics = null, from = null, to = null, order, limit, cursor } = query;
@@ -82,25 +78,32 @@ function readingsRoute({ devices, history, pageRowsMax }: ReadingRoutesDeps): Ro
   });
 }
 
-function readingsQuery(pageRowsMax: number) {
-  return z
-    .strictObject({
-      metric: z
-        .union([metricName, z.array(metricName).max(METRICS_ASKED_MAX)])
-        .transform((named) => [...new Set(Array.isArray(named) ? named : [named])].sort())
-        .optional()
-        .describe('Only this metric; may be given several times. All metrics when left out.'),
-      from: timeText.optional().describe('First time, inclusive.'),
-      to: timeText.optional().describe('Last time, exclusive.'),
-      order: z.enum(['asc', 'desc']).default('desc').describe('By time. desc: newest first.'),
-      limit: limitQuery(1000, pageRowsMax),
-      cursor: cursorQuery,
-    })
-    .refine(({ from, to }) => from === undefined || to === undefined || from <= to, {
-      path: ['from'],
-      message: 'must not be after "to"',
-    });
+/** What the query of a list of a period has: metrics, times, order, and the page. */
+export function periodMembers(pageRowsMax: number) {
+  return {
+    metric: z
+      .union([metricName, z.array(metricName).max(METRICS_ASKED_MAX)])
+      .transform((named) => [...new Set(Array.isArray(named) ? named : [named])].sort())
+      .optional()
+      .describe('Only this metric; may be given several times. All metrics when left out.'),
+    from: timeText.optional().describe('First time, inclusive.'),
+    to: timeText.optional().describe('Last time, exclusive.'),
+    order: z.enum(['asc', 'desc']).default('desc').describe('By time. desc: newest first.'),
+    limit: limitQuery(1000, pageRowsMax),
+    cursor: cursorQuery,
+  };
 }
+
+/** Whether a period does not end before it begins. */
+export function isPeriod(query: {
+  readonly from?: number | undefined;
+  readonly to?: number | undefined;
+}): boolean {
+  return query.from === undefined || query.to === undefined || query.from <= query.to;
+}
+
+/** What is said of a query that is no {@link isPeriod}. */
+export const PERIOD_FAULT = { path: ['from'], message: 'must not be after "to"' };
 
 function latestRoute({ devices, history }: ReadingRoutesDeps): Route {
   return defineRoute({
@@ -153,7 +156,7 @@ function latestBody(reading: LatestReading): object {
     kind: reading.kind,
     unit: reading.unit,
     receivedAt: formatMicros(reading.receivedMicros),
-    quality: QUALITY_NAMES.get(reading.quality),
+    quality: QUALITY_NAMES[reading.quality] ?? 'receipt',
   };
 }
 

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { rename, rm, stat } from 'node:fs/promises';
+import { rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import { randomBytes } from 'node:crypto';
 import { dirname } from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -61,11 +61,14 @@ export async function writeBackup(options: BackupOptions): Promise<BackupReport>
     try {
       const tally = new Tally(snapshot.tables, options.onProgress);
       const frames = framesOf(snapshot.client, snapshot.tables, tally);
-      const sink = output.createWriteStream({ autoClose: false, highWaterMark: 1_048_576 });
-      sink.once('error', () => undefined);
-      await usingFile(file, pipeline(encodeFrames(frames), createGzip(GZIP), sink, { signal }));
+      const written = pipeline(
+        encodeFrames(frames),
+        createGzip(GZIP),
+        (chunks: AsyncIterable<Buffer>) => writeAll(output, chunks),
+        { signal },
+      );
+      const fileBytes = await usingFile(file, written);
       await usingFile(file, output.sync());
-      const fileBytes = sink.bytesWritten;
       await usingFile(file, rename(unfinished, file));
       await syncFolder(dirname(file));
       return { ...tally.sums, fileBytes };
@@ -76,6 +79,16 @@ export async function writeBackup(options: BackupOptions): Promise<BackupReport>
   } finally {
     await snapshot.client.end();
   }
+}
+
+/** Not a stream over the file: closing that would come before the file is synced. */
+async function writeAll(file: FileHandle, chunks: AsyncIterable<Buffer>): Promise<number> {
+  let bytes = 0;
+  for await (const chunk of chunks) {
+    await file.writeFile(chunk);
+    bytes += chunk.length;
+  }
+  return bytes;
 }
 
 async function* framesOf(

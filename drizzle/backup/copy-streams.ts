@@ -9,7 +9,6 @@ interface CopyConnection extends Connection {
   readonly stream: Socket;
   sendCopyFromChunk(chunk: Buffer): void;
   endCopyFrom(): void;
-  sendCopyFail(reason: string): void;
 }
 
 const BLOCK_BYTES = 262_144;
@@ -88,11 +87,9 @@ export interface CopyIn {
   write(chunk: Buffer): Promise<void>;
   /** Ends the rows. @returns how many the server took. */
   end(): Promise<number>;
-  /** Gives the COPY up: the server takes none of it. The client's transaction has failed then. */
-  fail(): Promise<void>;
 }
 
-/** Begins a COPY. The client can do nothing else before its end. */
+/** Begins a COPY. The client can do nothing else before its end; ending the client gives it up. */
 export async function startCopyIn(client: pg.Client, sql: string): Promise<CopyIn> {
   const copy = new CopyInQuery(sql);
   client.query(copy);
@@ -107,10 +104,6 @@ export async function startCopyIn(client: pg.Client, sql: string): Promise<CopyI
     end() {
       connection.endCopyFrom();
       return copy.ended;
-    },
-    async fail() {
-      connection.sendCopyFail('given up');
-      await copy.ended.catch(() => undefined);
     },
   };
 }

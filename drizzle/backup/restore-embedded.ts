@@ -2,16 +2,17 @@ import { randomBytes } from 'node:crypto';
 import { copyFile, lstat, mkdir, readdir, rename, rm, stat, chown } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from '../../log.ts';
-import { RestoreRefusedError } from '../../errors.ts';
+import { FileUnusableError, RestoreRefusedError } from '../../errors.ts';
 import { syncFolder } from '../data-folder-files.ts';
 import { lockDataFolder } from '../data-folder-lock.ts';
 import { clusterFolder, urlFile } from '../embedded-cluster.ts';
 import { clusterName, isServerProcess, readPostmaster, stopServer } from '../embedded-process.ts';
 import { startEmbedded } from '../embedded.ts';
-import { restoreBackup, type RestoreOptions, type RestoreReport } from './restore.ts';
+import type { ReadOptions } from './read-backup.ts';
+import { restoreBackup, type RestoreReport } from './restore.ts';
 
 /** Where an embedded database is to be restored. */
-export interface EmbeddedRestoreOptions extends RestoreOptions {
+export interface EmbeddedRestoreOptions extends ReadOptions {
   readonly dataDir: string;
   /** Whether a database that is there already may be moved aside. */
   readonly replace: boolean;
@@ -35,7 +36,10 @@ const UNFINISHED = 'restore.unfinished-';
 export async function restoreEmbedded(
   options: EmbeddedRestoreOptions,
 ): Promise<EmbeddedRestoreReport> {
-  const { dataDir, replace } = options;
+  const { dataDir, replace, file } = options;
+  // Before anything is made for it.
+  if (!(await exists(file)))
+    throw new FileUnusableError('the backup', file, 'there is no such file');
   const release = await lockDataFolder(dataDir);
   try {
     const isThere = await exists(clusterFolder(dataDir));

@@ -9,8 +9,8 @@ const RETRY_MS = 500;
 
 /** A partition or chunk: rows of `fromMs ≤ time < toMs`, milliseconds since 1970. */
 export interface Partition {
-  /** Quoted where that is needed, with its schema. */
-  readonly name: string;
+  /** What a statement reads its rows from: a partition itself; of chunks their hypertable. */
+  readonly table: string;
   readonly fromMs: number;
   readonly toMs: number;
 }
@@ -42,7 +42,7 @@ export async function listPartitions(
     const isoDay = `${first_day.slice(0, 4)}-${first_day.slice(4, 6)}-${first_day.slice(6)}`;
     const fromMs = Date.parse(`${isoDay}T00:00:00Z`);
     return {
-      name: pg.escapeIdentifier(relname),
+      table: pg.escapeIdentifier(relname),
       fromMs,
       toMs: fromMs + partitionDays * DAY_MS,
       isDetaching: is_detaching === true,
@@ -66,17 +66,17 @@ export async function dropPartitions(
   let busy = 0;
   for (const partition of await listPartitions(client, table)) {
     if (partition.toMs > endMs) break;
-    const detach = `ALTER TABLE ${table.name} DETACH PARTITION ${partition.name}`;
+    const detach = `ALTER TABLE ${table.name} DETACH PARTITION ${partition.table}`;
     const isGone = await withoutStalling(client, async () => {
       if (partition.isAttached) {
         const [again] = (await listPartitions(client, table)).filter(
-          ({ name }) => name === partition.name,
+          (each) => each.table === partition.table,
         );
         if (again?.isAttached === true) {
           await client.query(`${detach} ${again.isDetaching ? 'FINALIZE' : 'CONCURRENTLY'}`);
         }
       }
-      await client.query(`DROP TABLE ${partition.name}`);
+      await client.query(`DROP TABLE ${partition.table}`);
     });
     if (isGone) dropped += 1;
     else busy += 1;

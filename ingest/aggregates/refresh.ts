@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type pg from 'pg';
 import type { RetentionBounds } from '../../drizzle/retention.ts';
 import { DAY_MS, HOUR_MS, LEVELS, floorTo, type Level } from './levels.ts';
@@ -98,8 +99,11 @@ export class Refresh {
       const startedAt = performance.now();
       await materializer.materialize(client, level, { fromMs: atMs, toMs });
       await advanceWatermark(client, level.name, toMs);
-      if (level.name === '1m') this.#adaptStep(performance.now() - startedAt);
+      const tookMs = performance.now() - startedAt;
+      if (level.name === '1m') this.#adaptStep(tookMs);
       atMs = toMs;
+      // Catching up leaves half of the time to others.
+      if (atMs < endMs) await delay(Math.min(tookMs, STEP_LONG_MS));
     }
     return atMs;
   }

@@ -143,15 +143,17 @@ async function deletePart(
   part: Partition,
   { deviceIds, cutMs }: { deviceIds: readonly number[]; cutMs: number },
 ): Promise<number> {
-  const old = `FROM ${part.name} WHERE device_id = ANY($1::int4[]) AND ${timeColumn} < $2::timestamptz`;
-  const values: unknown[] = [deviceIds, isoTime(Math.min(cutMs, part.toMs))];
+  const old = `FROM ${part.table} WHERE device_id = ANY($1::int4[])
+    AND ${timeColumn} >= $2::timestamptz AND ${timeColumn} < $3::timestamptz`;
+  const values = [deviceIds, isoTime(part.fromMs), isoTime(Math.min(cutMs, part.toMs))];
   const { rows } = await client.query<{ found: boolean }>(
     `SELECT EXISTS (SELECT ${old}) AS found`,
     values,
   );
   if (rows[0]?.found !== true) return 0;
+  // Rows of a compressed chunk have no place to go by; what names their segments finds them.
   if (hasChunks) return (await client.query(`DELETE ${old}`, values)).rowCount ?? 0;
-  const statement = `DELETE FROM ${part.name} WHERE ctid = ANY (ARRAY(SELECT ctid ${old} LIMIT $3))`;
+  const statement = `DELETE FROM ${part.table} WHERE ctid = ANY (ARRAY(SELECT ctid ${old} LIMIT $4))`;
   let deleted = 0;
   for (;;) {
     const { rowCount } = await client.query(statement, [...values, DELETE_ROWS_MAX]);
@@ -160,10 +162,13 @@ async function deletePart(
   }
 }
 
-/** Chunks of a hypertable, or of the table behind a continuous aggregate, oldest first. */
+/**
+ * Chunks of a hypertable, or of the one behind a continuous aggregate, oldest first. Their rows are
+ * reached through the hypertable: a DELETE from a compressed chunk by its own name finds none.
+ */
 async function listChunks(client: pg.Client, relation: string): Promise<Partition[]> {
-  const { rows } = await client.query<{ name: string; from_ms: number; to_ms: number }>(
-    `SELECT format('%I.%I', chunk_schema, chunk_name) AS name,
+  const { rows } = await client.query<{ table: string; from_ms: number; to_ms: number }>(
+    `SELECT format('%I.%I', hypertable_schema, hypertable_name) AS table,
             (extract(epoch FROM range_start) * 1000)::float8 AS from_ms,
             (extract(epoch FROM range_end) * 1000)::float8 AS to_ms
      FROM timescaledb_information.chunks
@@ -173,5 +178,5 @@ async function listChunks(client: pg.Client, relation: string): Promise<Partitio
      ORDER BY range_start`,
     [relation],
   );
-  return rows.map(({ name, from_ms, to_ms }) => ({ name, fromMs: from_ms, toMs: to_ms }));
+  return rows.map(({ table, from_ms, to_ms }) => ({ table, fromMs: from_ms, toMs: to_ms }));
 }

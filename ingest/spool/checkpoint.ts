@@ -1,6 +1,8 @@
 import { crc32 } from 'node:zlib';
 import { join } from 'node:path';
-import { SPOOL_FORMAT } from './segment.ts';
+import { reasonOf } from '../../errors.ts';
+import type { SpoolPlaceOnDisk } from './segment-list.ts';
+import { SEGMENT_HEADER_BYTES, SPOOL_FORMAT } from './segment.ts';
 import { writeAll, type SpoolFiles } from './spool-files.ts';
 
 /** How far the log is drained: all segments before `segment`, and that one up to `end`. */
@@ -33,8 +35,45 @@ export async function readCheckpoint(
   };
 }
 
-/** Writes it down: a crash leaves the one before, or this one. */
-export async function writeCheckpoint(
+/** Writes down how far the log is drained, when that has changed. */
+export class CheckpointWriter {
+  readonly #disk: SpoolPlaceOnDisk;
+  #written: Checkpoint;
+  #hasTold = false;
+
+  /** @param written what is on disk, or says the same as nothing. */
+  constructor(disk: SpoolPlaceOnDisk, written: Checkpoint) {
+    this.#disk = disk;
+    this.#written = written;
+  }
+
+  /**
+   * Not being able to is no loss: more is drained again after a restart.
+   * @param isQuiet whether it is known already that the disk fails.
+   */
+  async write(checkpoint: Checkpoint, isQuiet: boolean): Promise<void> {
+    const { segment, end } = this.#written;
+    if (checkpoint.segment === segment && drainedBytes(checkpoint.end) === drainedBytes(end))
+      return;
+    const { files, folder, log } = this.#disk;
+    try {
+      await writeCheckpoint(files, folder, checkpoint);
+      this.#written = checkpoint;
+      this.#hasTold = false;
+    } catch (cause) {
+      if (!this.#hasTold && !isQuiet)
+        log.warn({ err: reasonOf(cause) }, 'spool progress not written');
+      this.#hasTold = true;
+    }
+  }
+}
+
+function drainedBytes(end: number): number {
+  return Math.max(0, end - SEGMENT_HEADER_BYTES);
+}
+
+/** A crash leaves the one before, or this one. */
+async function writeCheckpoint(
   files: SpoolFiles,
   folder: string,
   { segment, marker, end }: Checkpoint,

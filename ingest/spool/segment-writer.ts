@@ -9,6 +9,9 @@ import { encodeRecord, spoolBytesMax, type SpoolRecord } from './spool-record.ts
 /** Whole appends are written together up to about this many bytes, then synced. */
 const GROUP_BYTES = 1_048_576;
 
+/** What a failing disk is tried with at most, each second. */
+const PROBE_BYTES_MAX = 16_777_216;
+
 /** What is to be written, all of it or none. */
 export interface Append {
   readonly records: readonly SpoolRecord[];
@@ -81,7 +84,7 @@ export class SegmentWriter {
    */
   async probe(bytesFree: number): Promise<void> {
     if (this.#failure === null || this.#running !== null || bytesFree < 0) return;
-    const length = Math.min(this.#failedBytes, GROUP_BYTES, bytesFree);
+    const length = Math.min(this.#failedBytes, PROBE_BYTES_MAX, bytesFree);
     let cause: unknown = null;
     this.#running = this.#tryDisk(length).catch((thrown: unknown) => {
       cause = thrown;
@@ -113,11 +116,17 @@ export class SegmentWriter {
   async #run(): Promise<void> {
     while (this.#queue.length > 0) {
       const group = this.#takeGroup();
+      let active: OpenSegment;
+      let end: number;
       try {
-        await this.#write(group);
+        active = this.#active ??= await this.#list.create();
+        end = await this.#write(group, active);
       } catch (cause) {
         this.#fail(group, cause);
+        continue;
       }
+      this.#settle(group, active.segment, end);
+      if (end >= this.#segmentBytes) await this.#seal(active);
     }
     this.#running = null;
   }
@@ -130,18 +139,16 @@ export class SegmentWriter {
     return this.#queue.splice(0, count);
   }
 
-  async #write(group: readonly Append[]): Promise<void> {
-    const active = (this.#active ??= await this.#list.create());
-    let end = active.segment.end;
+  /** @returns where the last record ends, on disk. */
+  async #write(group: readonly Append[], active: OpenSegment): Promise<number> {
     try {
-      end = await this.#writeRecords(group, active);
+      const end = await this.#writeRecords(group, active);
       await active.file.datasync();
+      return end;
     } catch (cause) {
       await this.#abandon(active);
       throw cause;
     }
-    this.#settle(group, active.segment, end);
-    if (end >= this.#segmentBytes) await this.#seal(active);
   }
 
   /** @returns where the last record ends. */
@@ -229,7 +236,10 @@ export class SegmentWriter {
     const active = (this.#active ??= await this.#list.create());
     const { segment, file } = active;
     try {
-      await writeAll(file, this.#buffer.fill(0), length, segment.end);
+      this.#buffer.fill(0);
+      for (let at = 0; at < length; at += GROUP_BYTES) {
+        await writeAll(file, this.#buffer, Math.min(GROUP_BYTES, length - at), segment.end + at);
+      }
       await file.datasync();
       await file.truncate(segment.end);
       await file.datasync();

@@ -6,6 +6,8 @@ export class SpoolTotals {
   drainedMessages = 0;
   /** Messages that were not taken, by why. */
   readonly refused = { full: 0, failed: 0 };
+  /** Counted as pending, and then found damaged. They are neither pending nor drained. */
+  lostMessages = 0;
   tornBytes = 0;
   damagedBytes = 0;
 }
@@ -76,6 +78,11 @@ function registerCounters(registry: Registry, totals: SpoolTotals): void {
     'puback_spool_drained_messages_total',
     'Messages of the spool that were stored in the database.',
     () => totals.drainedMessages,
+  );
+  count(
+    'puback_spool_lost_messages_total',
+    'Messages that were stored in the spool and cannot be read any more.',
+    () => totals.lostMessages,
   );
   count(
     'puback_spool_torn_bytes_total',

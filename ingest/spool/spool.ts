@@ -2,13 +2,12 @@
 import { dirname } from 'node:path';
 import {
   FileUnusableError,
-  reasonOf,
   SpoolFailedError,
   SpoolFullError,
   type AppError,
 } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
-import { writeCheckpoint, type Checkpoint } from './checkpoint.ts';
+import { CheckpointWriter, type Checkpoint } from './checkpoint.ts';
 import { PendingSequences, type PendingSequence } from './pending-sequences.ts';
 import { SegmentList, type SpoolPlaceOnDisk } from './segment-list.ts';
 import { SegmentReader } from './segment-reader.ts';
@@ -72,16 +71,15 @@ export class Spool {
   readonly #sequences: PendingSequences;
   readonly #writer: SegmentWriter;
   readonly #reader: SegmentReader;
+  readonly #checkpoint: CheckpointWriter;
   readonly #timer: NodeJS.Timeout;
   readonly #roomWaiters = new Set<() => void>();
   #lastRead: Promise<unknown> = Promise.resolve();
   #tidying: Promise<void> | null = null;
-  #written: Checkpoint;
   #pendingMessages = 0;
   #refusedBytes = 0;
   #isFull = false;
   #isClosed = false;
-  #hasLoggedCheckpoint = false;
 
   private constructor(options: SpoolOptions, recovered: Recovered) {
     const { limits, log } = options;
@@ -93,7 +91,7 @@ export class Spool {
     this.#sequences = sequences;
     this.#pendingMessages = list.countPending();
     this.recoveredMessages = this.#pendingMessages;
-    this.#written = recovered.checkpoint ?? list.checkpoint;
+    this.#checkpoint = new CheckpointWriter(disk, recovered.checkpoint ?? list.checkpoint);
     const segmentBytes = Math.min(limits.segmentBytes, limits.bytesMax / 4);
     const stored = (append: Append) => this.#stored(append);
     const failed = ({ records }: Append) => (totals.refused.failed += records.length);
@@ -101,6 +99,7 @@ export class Spool {
     this.#writer = new SegmentWriter(list, segmentBytes, { stored, failed, changed }, log);
     const lost = (messages: number, bytes: number) => {
       this.#pendingMessages -= messages;
+      totals.lostMessages += messages;
       totals.damagedBytes += bytes;
     };
     this.#reader = new SegmentReader({ list, files: disk.files, log, lost });
@@ -162,7 +161,8 @@ export class Spool {
 
   /**
    * Whether an append of so many bytes ({@link spoolBytes} of each record) would be taken now: false
-   * while failing, full, closed, or when too much waits for the disk.
+   * while failing, full, closed, or when too much waits for the disk. A no for want of room is noted:
+   * {@link isFull}.
    */
   hasRoomFor(bytes: number): boolean {
     return this.#refusalOf(bytes + SEGMENT_HEADER_BYTES) === null;
@@ -174,7 +174,8 @@ export class Spool {
   }
 
   /**
-   * Writes messages behind all before them. All of one call or none.
+   * Writes messages behind all before them. All of one call or none, so one that is larger than the spool
+   * is always refused.
    * @param onStored called once they are on disk (fdatasync), in the turn in which
    * {@link pendingMessages} rises. Acknowledge then. Never called within `append` itself.
    * @param onFailed called instead, never within `append` itself, with {@link SpoolFullError} or
@@ -185,6 +186,10 @@ export class Spool {
     onStored: () => void,
     onFailed: (error: AppError) => void,
   ): void {
+    if (records.length === 0) {
+      setImmediate(onStored);
+      return;
+    }
     let bytes = SEGMENT_HEADER_BYTES;
     for (const record of records) bytes += spoolBytes(record);
     const refusal = this.#refusalOf(bytes);
@@ -272,7 +277,8 @@ export class Spool {
   }
 
   #refuse(bytes: number, refusal: AppError): AppError {
-    this.#refusedBytes = bytes;
+    // An append that can never fit must not keep the others waiting.
+    this.#refusedBytes = Math.min(bytes, this.bytesMax / 2);
     return refusal;
   }
 
@@ -316,24 +322,7 @@ export class Spool {
     await this.#writer.probe(this.bytesMax - this.#list.bytesWith(SEGMENT_HEADER_BYTES));
     if (this.#pendingMessages === 0) await this.#writer.leaveDrained();
     await this.#removeDrained();
-    await this.#writeCheckpoint();
-  }
-
-  /** Not being able to is no loss: more is drained again after a restart. */
-  async #writeCheckpoint(): Promise<void> {
-    const checkpoint = this.#list.checkpoint;
-    const { segment, end } = this.#written;
-    if (checkpoint.segment === segment && checkpoint.end === end) return;
-    const { files, folder, log } = this.#disk;
-    try {
-      await writeCheckpoint(files, folder, checkpoint);
-      this.#written = checkpoint;
-      this.#hasLoggedCheckpoint = false;
-    } catch (cause) {
-      if (!this.#hasLoggedCheckpoint)
-        log.warn({ err: reasonOf(cause) }, 'spool progress not written');
-      this.#hasLoggedCheckpoint = true;
-    }
+    await this.#checkpoint.write(this.#list.checkpoint, this.isFailing);
   }
 }
 

@@ -24,9 +24,9 @@ interface Line {
 const TREE: readonly Line[] = [
   { rest: 'data', intake: 'stored', isRead: false, scope: 'data' },
   { rest: 'data/temp', intake: 'stored', isRead: false, scope: null },
-  { rest: 'senml', intake: 'unknown_channel', isRead: false, scope: null },
-  { rest: 'event/door', intake: 'unknown_channel', isRead: false, scope: 'event' },
-  { rest: 'log', intake: 'unknown_channel', isRead: false, scope: 'log' },
+  { rest: 'senml', intake: 'stored', isRead: false, scope: null },
+  { rest: 'event/door', intake: 'taken', isRead: false, scope: 'event' },
+  { rest: 'log', intake: 'taken', isRead: false, scope: 'log' },
   { rest: 'hello', intake: 'taken', isRead: false, scope: 'raw' },
   { rest: 'ack', intake: 'unknown_channel', isRead: false, scope: 'raw' },
   { rest: 'cfg', intake: 'unknown_channel', isRead: false, scope: 'raw' },
@@ -82,7 +82,8 @@ async function granted(client: RawClient, filters: readonly string[]): Promise<b
 
 function publishOf(topic: string, messageId: number): IPublishPacket {
   // A sample, an object, a hello: valid on each of the channels.
-  const payload = topic.includes('/data/') ? '21.5' : '{"temp":21.5}';
+  const sample = topic.endsWith('/senml') ? '[{"n":"temp","v":21.5}]' : '{"temp":21.5}';
+  const payload = topic.includes('/data/') ? '21.5' : sample;
   return { cmd: 'publish', topic, payload, qos: 1, messageId, dup: false, retain: false };
 }
 

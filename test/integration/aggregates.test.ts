@@ -1,8 +1,7 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Aggregates } from '../../ingest/aggregates/aggregates.ts';
 import { LEVELS, floorTo, type LevelName } from '../../ingest/aggregates/levels.ts';
-import { createTestAggregates, TEST_MARGIN_MS } from '../support/aggregates.ts';
+import { createTestAggregates } from '../support/aggregates.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { ensureDays, ensureMetric } from '../support/readings.ts';
 import { createOrganization, createTestRegistry } from '../support/registry.ts';
@@ -86,10 +85,9 @@ async function readView(level: LevelName, slugs: readonly string[]): Promise<Buc
     first: number;
     last: number;
     avg: number;
-  }>(
-    `SELECT * FROM v_reading_${level} WHERE device = ANY($1) ORDER BY device, metric, time`,
-    [slugs],
-  );
+  }>(`SELECT * FROM v_reading_${level} WHERE device = ANY($1) ORDER BY device, metric, time`, [
+    slugs,
+  ]);
   return rows.map(({ time, device, count, sum, min, max, first, last, avg }) => ({
     timeMs: time.getTime(),
     device,
@@ -122,7 +120,14 @@ async function aggregateRaw(level: LevelName, slugs: readonly string[]): Promise
   return [...buckets.values()].map(({ timeMs, device, values }) => {
     const sum = values.reduce((total, value) => total + value, 0);
     const [first = NaN, last = NaN] = [values[0], values.at(-1)];
-    const figures = [sum, Math.min(...values), Math.max(...values), first, last, sum / values.length];
+    const figures = [
+      sum,
+      Math.min(...values),
+      Math.max(...values),
+      first,
+      last,
+      sum / values.length,
+    ];
     return { timeMs, device, count: values.length, figures };
   });
 }

@@ -39,6 +39,7 @@ describe('GET /api/v1/devices/{device}/diagnostics', () => {
       body: {
         device: 'boiler-7',
         presence: null,
+        clock: null,
         refusals: [],
         quarantined: 0,
         events: { data: [], next: null },
@@ -58,6 +59,10 @@ describe('GET /api/v1/devices/{device}/diagnostics', () => {
       `INSERT INTO quarantine VALUES (gen_random_uuid(), $1, $2, now(), 't', 'rate', '', 'x')`,
       [organizationId, deviceId],
     );
+    await pool.query(
+      `INSERT INTO device_clock VALUES ($1, $2, 10800123.389, 49.5, 1234, '2026-11-21T08:00:00Z')`,
+      [deviceId, organizationId],
+    );
     await tell(
       { kind: 'connect', code: 'connected', keyId: 'first' },
       { code: 'rate' },
@@ -75,6 +80,13 @@ describe('GET /api/v1/devices/{device}/diagnostics', () => {
       connectionNumber: 41,
       address: '203.0.113.7',
       hello: { fw: '1.4.2' },
+    });
+    expect(body.clock).toEqual({
+      offsetMs: 10_800_123,
+      driftPpm: 49.5,
+      isCorrected: true,
+      messages: 1234,
+      measuredAt: '2026-11-21T08:00:00.000Z',
     });
     expect(body.quarantined).toBe(1);
     const refusals = Object.fromEntries(

@@ -5,8 +5,8 @@ import {
   SEQUENCE_GAPS_MAX,
   multirangeArray,
   sequenceStatement,
-  type SequenceRange,
 } from '../../ingest/sequence-statement.ts';
+import type { SequenceRange } from '../../ingest/sequence-ranges.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 
 let test: TestDatabase;

@@ -12,6 +12,7 @@ const READER = { name: 'reader', scopes: ['data'], devices: null, expiresAt: nul
 const DONE: Readonly<Record<Route['method'], number>> = {
   GET: 200,
   POST: 201,
+  PUT: 200,
   PATCH: 200,
   DELETE: 204,
 };
@@ -91,6 +92,7 @@ async function requestFor({ method, path }: Route): Promise<{ path: string; body
 
 function bodyFor(method: Route['method'], path: string): unknown {
   if (method === 'PATCH') return { displayName: 'changed' };
+  if (path === '/api/v1/retention' && method === 'PUT') return { raw: 20 };
   if (method !== 'POST') return undefined;
   if (path === '/api/v1/keys') return READER;
   return path.endsWith('/keys') ? {} : { device: `new${made}` };

@@ -88,6 +88,7 @@ export function makeMessage(
     newest: newestTimes([]),
     outcome: null,
     isCounted: true,
+    isLogCounted: false,
     arePointsCounted: true,
     sharedRatesPassed: 0,
     isShaped: false,

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { UP_MS_MAX } from '../../firmware-protocol/contract.ts';
 import type { LogLine } from '../../firmware-protocol/occurrence.ts';
 import { parseJson } from './reference-decoder.ts';
 
@@ -7,7 +8,7 @@ const SAFE_TEXT = /^(?!.*(?:\0|\p{Surrogate})).*$/su;
 const stampSchema = z.looseObject({
   ts: z.number().optional(),
   age: z.number().min(0).optional(),
-  up: z.number().min(0).optional(),
+  up: z.number().min(0).max(UP_MS_MAX).optional(),
   seq: z.int().min(0).optional(),
 });
 

@@ -11,6 +11,7 @@ import { createRegistry, type Registry } from '../../registry/registry.ts';
 export const registryLimits = {
   integratorKeysMax: 5,
   deviceEventsQueueMax: 1000,
+  retentionBounds: { max: { raw: 30, '1m': 90, '1h': 365, '1d': 3650 }, rawMin: 10 },
   deviceEventBounds: { ageMaxMs: 30 * 86_400_000, rowsPerDeviceMax: 5, unknownRowsMax: 20 },
 };
 

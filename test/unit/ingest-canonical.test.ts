@@ -38,6 +38,7 @@ function createIntake() {
       heldBytesMax: 1e6,
       ageMaxMs: 30 * 86_400_000,
       aheadMaxMs: 300_000,
+      deviceLogBytesPerSecond: 0,
       spoolAfterMs: 1000,
     },
     metrics,

@@ -54,6 +54,7 @@ function createPipeline(queueRowsMax = 100_000, store = new GatedStore()) {
       heldBytesMax: 1e9,
       ageMaxMs: 1e9,
       aheadMaxMs: 1000,
+      deviceLogBytesPerSecond: 0,
       spoolAfterMs: 1000,
     },
   });

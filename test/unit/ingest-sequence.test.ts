@@ -9,7 +9,7 @@ import { DeviceLane } from '../../ingest/device-lane.ts';
 import { Lane } from '../../ingest/lane.ts';
 import { IngestMetrics } from '../../ingest/metrics.ts';
 import { Pipeline } from '../../ingest/pipeline.ts';
-import { formatRanges, parseRanges } from '../../ingest/sequence-ranges.ts';
+import { rangesOf } from '../../ingest/sequence-ranges.ts';
 import { SequenceWindow } from '../../ingest/sequence-window.ts';
 import { makePublication, makeSlot, noLookups } from '../support/messages.ts';
 
@@ -72,7 +72,7 @@ describe('SequenceWindow', () => {
     fc.assert(
       fc.property(seqsArbitrary, seqsArbitrary, (before, after) => {
         const window = add(new SequenceWindow(), 5, ...before);
-        const restored = SequenceWindow.restore(parseRanges(formatRanges([5, ...before])));
+        const restored = SequenceWindow.restore(rangesOf([5, ...before]));
         // A gap that the window has left behind is known again once it is read anew.
         const knowsMore = restored.contiguous !== window.contiguous;
         for (const seq of after) {
@@ -121,8 +121,8 @@ class ModelDatabase {
       this.stored.set(seq, copies.add(n));
     }
     for (const { received } of batch.sequencesOf(0, batch.messages.length)) {
-      for (const { first, end } of parseRanges(received)) {
-        for (let seq = first; seq < end; seq += 1) this.received.push(seq);
+      for (const [from, to] of received) {
+        for (let seq = from; seq < to; seq += 1) this.received.push(seq);
       }
     }
   }
@@ -142,7 +142,7 @@ class ModelRun {
     device.slots.set('n', makeSlot(1, 1));
     device.isLoaded = true;
     if (database.received.length > 0) {
-      const stored = SequenceWindow.restore(parseRanges(formatRanges(database.received)));
+      const stored = SequenceWindow.restore(rangesOf(database.received));
       device.keep(new BootSequence(device, database.boot, stored));
     }
     this.lane = new Lane(device, []);
@@ -171,6 +171,7 @@ class ModelRun {
         heldBytesMax: 1e6,
         ageMaxMs: 1e9,
         aheadMaxMs: 1000,
+        deviceLogBytesPerSecond: 0,
         spoolAfterMs: 1000,
       },
       metrics,

@@ -215,6 +215,7 @@ describe('Pipeline with a spool', () => {
         heldBytesMax: 1e6,
         ageMaxMs: 1e12,
         aheadMaxMs: 1000,
+        deviceLogBytesPerSecond: 0,
         spoolAfterMs: SPOOL_AFTER_MS,
       },
     });

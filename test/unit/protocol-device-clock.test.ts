@@ -365,18 +365,22 @@ describe('device clock of a board that only knows its uptime', () => {
   });
 
   it.each([
-    ['with hello', true],
-    ['without hello', false],
-  ])('never dates a message of a new boot as of the one before, %s', (_, isGreeting) => {
+    ['with hello', () => true, 100],
+    ['without hello', () => false, 100],
+    ['with hello, in a crash loop', () => true, 5],
+    ['without hello, in a crash loop', () => false, 5],
+    ['with a hello now and then', (boot: number) => boot % 2 === 0, 5],
+    ['with a hello now and then, and long boots', (boot: number) => boot % 3 === 0, 100],
+  ])('never dates a message of a new boot as of the one before, %s', (_, isGreeting, upSeconds) => {
     const clock = new DeviceClock();
     const times = new Set<number>();
     let sent = 0;
-    // It crashes every 100 seconds and is up again 3 seconds later, each time from 0.
-    for (let boot = 0; boot < 20; boot += 1) {
-      const bootedMicros = start + boot * 103 * second;
+    for (let boot = 0; boot < 30; boot += 1) {
+      // It is up again half a second after it crashed, each time from 0.
+      const bootedMicros = start + boot * (upSeconds + 0.5) * second;
       clock.connected();
-      if (isGreeting) clock.greet(1500, bootedMicros + 1_530_000);
-      for (let at = 2; at < 100; at += 1) {
+      if (isGreeting(boot)) clock.greet(900, bootedMicros + 930_000);
+      for (let at = 1; at < upSeconds; at += 1) {
         const receivedMicros = bootedMicros + at * second + 30_000;
         times.add(receive(clock, { upMs: at * 1000, receivedMicros }).timeMicros);
         sent += 1;

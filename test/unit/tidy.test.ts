@@ -13,7 +13,9 @@ import { CONFIG_DOCUMENTS } from '../../docs/config-docs.ts';
 import { readJournal } from '../../drizzle/migrate.ts';
 import { REFUSAL_CODES } from '../../firmware-protocol/contract.ts';
 import { ImportMetrics } from '../../ingest/import/metrics.ts';
+import { ClockMetrics } from '../../ingest/clock-metrics.ts';
 import { IngestMetrics } from '../../ingest/metrics.ts';
+import { registerSpoolMetrics, SpoolTotals } from '../../ingest/spool/spool-metrics.ts';
 import { createDeviceEventMetrics, createRegistryMetrics } from '../../registry/metrics.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -266,7 +268,16 @@ async function registeredMetrics(): Promise<string[]> {
     isAway: false,
     ledger: { received: 0, committed: 0, spooled: 0, quarantined: 0, rejected: 0, inFlight: 0 },
   }));
+  new ClockMetrics().register(registry, () => []);
   new ImportMetrics().register(registry, 1, () => 0);
+  registerSpoolMetrics(registry, {
+    totals: new SpoolTotals(),
+    pendingMessages: 0,
+    bytes: 0,
+    bytesMax: 1,
+    isFailing: false,
+    oldestReceivedMicros: null,
+  });
   const all = await registry.getMetricsAsJSON();
   return all.map(({ name, type }) => {
     const metric = registry.getSingleMetric(name) as unknown as { labelNames: string[] };
