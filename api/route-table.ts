@@ -4,6 +4,7 @@ import type { History } from '../ingest/history.ts';
 import type { Occurrences } from '../ingest/occurrences.ts';
 import type { Imports } from '../ingest/import/imports.ts';
 import type { Quarantine } from '../ingest/quarantine.ts';
+import type { Reinjection } from '../ingest/reinjection.ts';
 import type { Registry } from '../registry/registry.ts';
 import { defineRoute, type Route } from './route.ts';
 import { diagnosticRoutes } from './routes/diagnostics.ts';
@@ -28,6 +29,7 @@ export interface RouteDeps {
   readonly history: History;
   readonly occurrences: Occurrences;
   readonly quarantine: Quarantine;
+  readonly reinjection: Pick<Reinjection, 'one' | 'many'>;
   /** Takes payloads over HTTP. */
   readonly intake: IngestPort;
   readonly imports: Imports;
@@ -58,7 +60,7 @@ export function createRouteTable(deps: RouteDeps, openApi: () => object): Route[
     ...occurrenceRoutes({ devices, occurrences, pageRowsMax }),
     ...ingestRoutes({ intake: deps.intake, devices, packetBytesMax: deps.packetBytesMax }),
     ...importRoutes(deps.imports, pageRowsMax),
-    ...quarantineRoutes(quarantine, devices, pageRowsMax),
+    ...quarantineRoutes({ ...deps, devices }),
     ...diagnosticRoutes(diagnostics, devices, pageRowsMax),
     ...operationRoutes(deps.health, deps.metricsRegistry, deps.version),
     defineRoute({

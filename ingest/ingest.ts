@@ -124,6 +124,7 @@ export class Ingest implements ReplayWayIn {
       spooled: this.#spool?.pendingMessages ?? 0,
       quarantined: metrics.quarantinedMessages,
       rejected: metrics.droppedMessages,
+      lost: this.#spool?.totals.lostMessages ?? 0,
       inFlight: inPipelines - (this.#drain?.underWayMessages ?? 0),
     };
   }

@@ -4,7 +4,7 @@ import type { Decoded } from '../firmware-protocol/telemetry.ts';
 import type { Logger } from '../log.ts';
 import type { BatchSpool } from './batch-writer.ts';
 import type { Message } from './message.ts';
-import { spoolBytes, type SpoolRecord } from './spool/spool-record.ts';
+import type { SpoolRecord } from './spool/spool-record.ts';
 import type { Spool } from './spool/spool.ts';
 
 /** Messages in, records out: the spool as the pipeline and the writer use it. */
@@ -21,32 +21,33 @@ export class MessageSpool implements BatchSpool {
     this.#log = log;
   }
 
+  /** False from when something was refused until there is room for it. */
   get isUsable(): boolean {
-    return this.#spool.hasRoomFor(1);
+    return !this.#isRefusing && this.#spool.hasRoomFor(1);
   }
 
   append(messages: readonly Message[], onStored: () => void, onFailed: () => void): void {
-    const records = messages.map(recordOf);
     this.#spool.append(
-      records,
+      messages.map(recordOf),
       () => {
         onStored();
-        if (this.#isRefusing) this.#log.info('spool takes messages again');
-        this.#isRefusing = false;
         this.#onPending();
       },
       (err) => {
-        if (!this.#isRefusing)
-          this.#log.warn({ err: err.message, bytes: bytesOf(records) }, 'spool takes no messages');
-        this.#isRefusing = true;
+        this.#refused(err);
         onFailed();
       },
     );
   }
-}
 
-function bytesOf(records: readonly SpoolRecord[]): number {
-  return records.reduce((sum, record) => sum + spoolBytes(record), 0);
+  #refused(err: Error): void {
+    if (this.#isRefusing) return;
+    this.#isRefusing = true;
+    this.#log.debug({ err: err.message }, 'spool takes no messages');
+    this.#spool.whenRoom(() => {
+      this.#isRefusing = false;
+    });
+  }
 }
 
 function recordOf({ publication, lane, receivedMicros, basis, outcome }: Message): SpoolRecord {

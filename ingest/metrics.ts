@@ -24,6 +24,8 @@ export interface Ledger {
   readonly quarantined: number;
   /** Ended without an acknowledgement, or, at QoS 0, without a trace. */
   readonly rejected: number;
+  /** Acknowledged, and lost by a disk that no longer has what was synced to it. */
+  readonly lost: number;
   readonly inFlight: number;
 }
 

@@ -40,9 +40,9 @@ export class BodyReader {
     return all.subarray(0, bytes);
   }
 
-  /** Reads no more. */
-  async close(): Promise<void> {
-    await this.#chunks.return?.().catch(() => undefined);
+  /** Reads no more. Not to be waited for: it ends behind a read that may never come back. */
+  close(): void {
+    this.#chunks.return?.().catch(() => undefined);
   }
 
   async #read(): Promise<Buffer | null> {

@@ -121,7 +121,7 @@ export class Imports {
     try {
       return await this.#importFrom(body, request);
     } finally {
-      await body.close();
+      body.close();
       this.#running.delete(organizationId);
       if (this.#running.size === 0) this.#whenIdle?.();
     }

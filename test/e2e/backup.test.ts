@@ -66,7 +66,7 @@ class Load {
 
   constructor(client: MqttClient) {
     this.#client = client;
-    this.#ended = Promise.all(Array.from({ length: 50 }, () => this.#send()));
+    this.#ended = Promise.all(Array.from({ length: 10 }, () => this.#send()));
   }
 
   async stop(): Promise<void> {
@@ -137,7 +137,7 @@ describe('backup and restore', { timeout: 120_000 }, () => {
     expect(rows.length % 2, 'messages are whole').toBe(0);
     expect(stdout.replaceAll(' ', '')).toContain(`|reading|${rows.length}|`);
     const own = await connectDevice(restored.credentials.mqttUrl, deviceKey);
-    await own.publishAsync('v1/me/data', '{"temp":1}', { qos: 1 });
+    await own.publishAsync('v1/me/data', '{"after":1}', { qos: 1 });
     await own.endAsync();
     expect(await readings(dataDir)).toHaveLength(rows.length + 1);
     const answer = await fetch(`${restored.credentials.httpUrl}/api/v1/devices`, {

@@ -11,7 +11,7 @@ beforeAll(async () => {
   t = await createTestDatabase();
   store = new ClockStore(t.database.pool);
   const { rows } = await t.database.pool.query<{ device_id: number }>(
-    `WITH made AS (INSERT INTO organization (slug) VALUES ('clocks') RETURNING organization_id)
+    `WITH made AS (INSERT INTO organization (slug, display_name) VALUES ('clocks', 'Clocks') RETURNING organization_id)
      INSERT INTO device (organization_id, slug)
      SELECT organization_id, 'clock-' || number FROM made, generate_series(1, 2500) AS number
      RETURNING device_id`,

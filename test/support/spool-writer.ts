@@ -7,7 +7,7 @@ import { openTestSpool, spoolRecords } from './spool.ts';
  * well. Usage: FOLDER FIRST.
  */
 const [, , folder = '', first = ''] = process.argv;
-const spool = await openTestSpool(folder, { segmentBytes: 200_000, tidyMs: 50 });
+const spool = await openTestSpool(folder, { segmentBytes: 200_000, tidyMs: 5 });
 let next = Number(first);
 writeSync(1, `opened ${spool.recoveredMessages}\n`);
 for (let writer = 0; writer < 4; writer += 1) append();

@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { pino } from 'pino';
 import { describe, expect, it } from 'vitest';
-import type { SpoolFiles } from '../../ingest/spool/spool-files.ts';
+import { REAL_FILES, type SpoolFiles } from '../../ingest/spool/spool-files.ts';
 import type { Spool } from '../../ingest/spool/spool.ts';
 import { eventually } from '../support/eventually.ts';
 import {
@@ -133,6 +133,31 @@ describe('spool on a bad disk', () => {
       );
       await spool.close();
       expect(await numbersAfterRestart(folder)).toEqual([5, 6]);
+    });
+  });
+
+  it('never takes a file that is being made for one that has drained', async () => {
+    await withSpoolFolder(async (folder) => {
+      let release = () => {};
+      const held = new Promise<void>((resolve) => (release = resolve));
+      let isMaking = false;
+      const files: SpoolFiles = {
+        ...REAL_FILES,
+        syncFolder: (path) => {
+          isMaking = path === folder;
+          return isMaking ? held : Promise.resolve();
+        },
+      };
+      const spool = await openTestSpool(folder, { files, tidyMs: 1 });
+      const stored = appendAll(spool, spoolRecords(0, 2));
+      await eventually('the file is being made', () => isMaking);
+      // Time for several looks at how far all is drained.
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      expect(readdirSync(folder)).toEqual(['000000000001.log']);
+      release();
+      await stored;
+      await spool.close();
+      expect(await numbersAfterRestart(folder)).toEqual([0, 1]);
     });
   });
 

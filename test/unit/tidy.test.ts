@@ -266,7 +266,15 @@ async function registeredMetrics(): Promise<string[]> {
     heldBytes: 0,
     lanes: 0,
     isAway: false,
-    ledger: { received: 0, committed: 0, spooled: 0, quarantined: 0, rejected: 0, inFlight: 0 },
+    ledger: {
+      received: 0,
+      committed: 0,
+      spooled: 0,
+      quarantined: 0,
+      rejected: 0,
+      lost: 0,
+      inFlight: 0,
+    },
   }));
   new ClockMetrics().register(registry, () => []);
   new ImportMetrics().register(registry, 1, () => 0);
