@@ -21,7 +21,11 @@ import { Ingest } from './ingest/ingest.ts';
 import { registerSpoolMetrics } from './ingest/spool/spool-metrics.ts';
 import { Spool } from './ingest/spool/spool.ts';
 import { createOccurrences } from './ingest/occurrences.ts';
-import { createQuarantine, type Quarantine } from './ingest/quarantine.ts';
+import { createCompleteness, BOOTS_PER_DEVICE_MAX } from './ingest/completeness.ts';
+import { pruneBoots } from './ingest/completeness-pruning.ts';
+import { createQuarantine } from './ingest/quarantine.ts';
+import { pruneQuarantine, QuarantineMetrics } from './ingest/quarantine-pruning.ts';
+import { Reinjection } from './ingest/reinjection.ts';
 import { reasonOf } from './errors.ts';
 import {
   closeRevoked,
@@ -36,7 +40,9 @@ import {
   readVersion,
 } from './joints.ts';
 import { createLog, type Logger } from './log.ts';
+import { watchQuarantine } from './quarantine-watch.ts';
 import type { Credentials } from './registry/credentials-file.ts';
+import { writeAudit } from './registry/audit.ts';
 import { ensureCredentials, writeAddresses } from './registry/first-start.ts';
 import { createRegistry, type Registry } from './registry/registry.ts';
 
@@ -157,6 +163,7 @@ async function bringUp(
           : 'never',
   });
   const ingest = await openIngest(context, database);
+  await watchQuarantine({ registry, ingest, log });
   const metrics = createBrokerMetrics(metricsRegistry);
   const gateMetrics = createGateMetrics(metricsRegistry);
   const history = new ConnectionHistory(registry, (code) => gateMetrics.identityFound(code));
@@ -303,10 +310,10 @@ async function openApi(
   { database, registry, ingest, gate, broker }: Parts,
   listening: ListenerParts,
 ): Promise<{ port: number }> {
-  const quarantine = createQuarantine(database);
   const occurrences = createOccurrences(database);
+  const quarantineMetrics = new QuarantineMetrics(metricsRegistry);
   const pruning = setInterval(() => {
-    pruneQuarantine(config, quarantine, log);
+    pruneMessages(config, database, quarantineMetrics, log);
     pruneOccurrences(config, occurrences, log);
   }, PRUNE_MS);
   onStop('quarantine', async () => clearInterval(pruning));
@@ -319,7 +326,15 @@ async function openApi(
     addressOf: (request) => gate.proxies.clientOf(request),
     history: createHistory(database),
     occurrences,
-    quarantine,
+    completeness: createCompleteness(database),
+    quarantine: createQuarantine(database, writeAudit),
+    reinjection: new Reinjection({
+      database,
+      ingest,
+      writeAudit,
+      ageMaxMs: config.IMPORT_AGE_MAX_D * 86_400_000,
+      timeoutMs: config.HTTP_INGEST_TIMEOUT_S * 1000,
+    }),
     intake,
     imports,
     health: createHealth(database, ingest),
@@ -344,12 +359,22 @@ async function openApi(
 
 const PRUNE_MS = 60_000;
 
-function pruneQuarantine(config: Config, quarantine: Quarantine, log: Logger): void {
+function pruneMessages(
+  config: Config,
+  { pool }: Database,
+  metrics: QuarantineMetrics,
+  log: Logger,
+): void {
   const bounds = {
     ageMaxMs: config.QUARANTINE_AGE_MAX_D * 86_400_000,
     rowsPerDeviceMax: config.QUARANTINE_ROWS_PER_DEVICE_MAX,
+    apartRowsPerDeviceMax: config.QUARANTINE_DEVICE_ROWS_MAX,
   };
-  quarantine.prune(bounds).catch((err: unknown) => {
+  const pruned = Promise.all([
+    pruneQuarantine(pool, bounds, metrics),
+    pruneBoots(pool, BOOTS_PER_DEVICE_MAX),
+  ]);
+  pruned.catch((err: unknown) => {
     log.warn({ err: reasonOf(err) }, 'quarantine not pruned, will be tried again');
   });
 }

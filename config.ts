@@ -212,6 +212,11 @@ export const configSchema = z.strictObject({
   QUARANTINE_ROWS_PER_DEVICE_MAX: count(1, 1_000_000)
     .default(100)
     .describe('Messages kept in quarantine for one device; the oldest go first.'),
+  QUARANTINE_DEVICE_ROWS_MAX: count(1, 100_000_000)
+    .default(100_000)
+    .describe(
+      'Messages kept of one device while it is in quarantine as a whole; the oldest go first.',
+    ),
   QUARANTINE_AGE_MAX_D: count(1, 3650)
     .default(7)
     .describe('Days that a message stays in quarantine.'),

@@ -1,5 +1,6 @@
 import type { Registry as MetricsRegistry } from 'prom-client';
 import { z } from 'zod';
+import type { Completeness } from '../ingest/completeness.ts';
 import type { History } from '../ingest/history.ts';
 import type { Occurrences } from '../ingest/occurrences.ts';
 import type { Imports } from '../ingest/import/imports.ts';
@@ -7,6 +8,7 @@ import type { Quarantine } from '../ingest/quarantine.ts';
 import type { Reinjection } from '../ingest/reinjection.ts';
 import type { Registry } from '../registry/registry.ts';
 import { defineRoute, type Route } from './route.ts';
+import { completenessRoutes } from './routes/completeness.ts';
 import { diagnosticRoutes } from './routes/diagnostics.ts';
 import { aggregateRoutes } from './routes/aggregates.ts';
 import { deviceRoutes } from './routes/devices.ts';
@@ -28,6 +30,7 @@ export interface RouteDeps {
   >;
   readonly history: History;
   readonly occurrences: Occurrences;
+  readonly completeness: Completeness;
   readonly quarantine: Quarantine;
   readonly reinjection: Pick<Reinjection, 'one' | 'many'>;
   /** Takes payloads over HTTP. */
@@ -48,7 +51,7 @@ export interface RouteDeps {
  * @param openApi makes the OpenAPI document once all routes are known.
  */
 export function createRouteTable(deps: RouteDeps, openApi: () => object): Route[] {
-  const { registry, history, occurrences, quarantine, pageRowsMax } = deps;
+  const { registry, history, occurrences, pageRowsMax } = deps;
   const { devices, apiKeys, integratorKeys, metricList, diagnostics } = registry;
   return [
     ...deviceRoutes(devices, pageRowsMax),
@@ -60,6 +63,7 @@ export function createRouteTable(deps: RouteDeps, openApi: () => object): Route[
     ...occurrenceRoutes({ devices, occurrences, pageRowsMax }),
     ...ingestRoutes({ intake: deps.intake, devices, packetBytesMax: deps.packetBytesMax }),
     ...importRoutes(deps.imports, pageRowsMax),
+    ...completenessRoutes(deps.completeness, devices),
     ...quarantineRoutes({ ...deps, devices }),
     ...diagnosticRoutes(diagnostics, devices, pageRowsMax),
     ...operationRoutes(deps.health, deps.metricsRegistry, deps.version),

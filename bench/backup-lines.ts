@@ -1,4 +1,6 @@
 import type { BackupProgress, BackupReport } from '../drizzle/backup/backup.ts';
+import { isUnavailable } from '../drizzle/sqlstate.ts';
+import { AppError, reasonOf, ToolFailedError } from '../errors.ts';
 import { formatCount, formatTable } from './figures.ts';
 import { createProgress } from './progress.ts';
 
@@ -29,6 +31,23 @@ export function progressTeller(): ProgressTeller {
     },
     end: () => progress.end(),
   };
+}
+
+/**
+ * Waits for a backup or a restore, and turns what ended it from outside into a line for a person.
+ * @throws {ToolFailedError} it was interrupted, or the database refuses something or is away.
+ */
+export async function explainFaults<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    if (error instanceof AppError) throw error;
+    const { name, code = '' } = error as NodeJS.ErrnoException;
+    if (name === 'AbortError') throw new ToolFailedError('interrupted');
+    const isSqlState = /^[0-9A-Z]{5}$/.test(code);
+    if (!isSqlState && !isUnavailable(error)) throw error;
+    throw new ToolFailedError(`the database says: ${reasonOf(error)}`);
+  }
 }
 
 /** A table of the tables that have rows. */

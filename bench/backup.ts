@@ -6,7 +6,7 @@ import { lockDataFolder } from '../drizzle/data-folder-lock.ts';
 import { startEmbedded } from '../drizzle/embedded.ts';
 import { DataFolderInUseError, reasonOf, ToolFailedError } from '../errors.ts';
 import { createLog } from '../log.ts';
-import { backupLine, backupTable, progressTeller } from './backup-lines.ts';
+import { backupLine, backupTable, explainFaults, progressTeller } from './backup-lines.ts';
 import { interruption, runTool, textOption, type OptionTable } from './command-line.ts';
 import { findEmbeddedUrl, withDatabase } from './database-client.ts';
 
@@ -40,10 +40,11 @@ await runTool(HELP, OPTIONS, async (options) => {
   const startMs = performance.now();
   const teller = progressTeller();
   const file = resolve(to);
-  const report = await withDatabaseUrl(dataDir, (url) =>
-    writeBackup({ url, file, signal: interruption(), onProgress: teller.tell }),
+  const signal = interruption();
+  const work = withDatabaseUrl(dataDir, (url) =>
+    writeBackup({ url, file, signal, onProgress: teller.tell }),
   );
-  teller.end();
+  const report = await explainFaults(work).finally(() => teller.end());
   process.stdout.write(reportText(report, file, performance.now() - startMs));
   return 0;
 });

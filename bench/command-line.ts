@@ -4,8 +4,8 @@ import { AppError, reasonOf, ToolFailedError } from '../errors.ts';
 /** The options of one command: the `options` of node:util `parseArgs`. */
 export type OptionTable = NonNullable<ParseArgsConfig['options']>;
 
-/** Given options by name. Everything is text but flags, which are `true`. */
-export type GivenOptions = Readonly<Record<string, string | boolean | undefined>>;
+/** Given options by name. Everything is text but flags, which are `true`, and what may be given often. */
+export type GivenOptions = Readonly<Record<string, string | boolean | string[] | undefined>>;
 
 /** Exit status for a wrong option or a run that could not take place. */
 export const EXIT_UNUSABLE = 2;
@@ -13,7 +13,8 @@ export const EXIT_UNUSABLE = 2;
 /**
  * Runs one command of the tools and ends the process with the status it returns. `--help` prints the
  * help; an option that the table lacks prints the fault and the help; an {@link AppError} prints its
- * message. Any other error is our bug and shows its stack.
+ * message. Any other error is our bug and shows its stack. With an option `file` in the table its value may
+ * stand without the name of the option.
  */
 export async function runTool(
   help: string,
@@ -22,8 +23,7 @@ export async function runTool(
 ): Promise<void> {
   let options: GivenOptions;
   try {
-    const args = { options: { ...table, help: { type: 'boolean', short: 'h' } }, strict: true };
-    options = parseArgs(args as ParseArgsConfig).values as GivenOptions;
+    options = readOptions(table);
   } catch (error) {
     process.stderr.write(`${reasonOf(error)}\n\n${help}`);
     process.exit(EXIT_UNUSABLE);
@@ -38,6 +38,18 @@ export async function runTool(
     process.stderr.write(`${failureText(error)}\n`);
     process.exit(EXIT_UNUSABLE);
   }
+}
+
+/** @throws {TypeError} for what the table lacks. */
+function readOptions(table: OptionTable): GivenOptions {
+  const { values, positionals } = parseArgs({
+    options: { ...table, help: { type: 'boolean', short: 'h' } },
+    strict: true,
+    allowPositionals: 'file' in table,
+  });
+  const [file, more] = positionals;
+  if (more !== undefined) throw new TypeError(`one file at a time, and not ${more} too`);
+  return { ...(values as GivenOptions), ...(file === undefined ? {} : { file }) };
 }
 
 /** @throws {ToolFailedError} when the option is not a number from `min` to `max`. */
@@ -82,6 +94,12 @@ export function durationOption(options: GivenOptions, name: string, fallbackS: n
     throw new ToolFailedError(`--${name} must be a duration such as 60, 90s, 10m or 2h`);
   }
   return seconds;
+}
+
+/** The texts of an option that may be given several times. */
+export function textsOption(options: GivenOptions, name: string): string[] {
+  const texts = options[name];
+  return Array.isArray(texts) ? texts : [];
 }
 
 /** The text of an option, or the fallback. */

@@ -1,11 +1,18 @@
 import { resolve } from 'node:path';
 import { loadEnvFile } from '../config.ts';
+import type { ReadOptions } from '../drizzle/backup/read-backup.ts';
 import { checkBackup, restoreBackup, type RestoreReport } from '../drizzle/backup/restore.ts';
 import { restoreEmbedded } from '../drizzle/backup/restore-embedded.ts';
 import { ToolFailedError } from '../errors.ts';
 import { createLog } from '../log.ts';
-import { backupLine, backupTable, progressTeller } from './backup-lines.ts';
-import { interruption, runTool, textOption, type OptionTable } from './command-line.ts';
+import { backupLine, backupTable, explainFaults, progressTeller } from './backup-lines.ts';
+import {
+  interruption,
+  runTool,
+  textOption,
+  type GivenOptions,
+  type OptionTable,
+} from './command-line.ts';
 
 const HELP = `Restores a backup into a new embedded database. Puback must not run on the data folder.
 
@@ -35,44 +42,52 @@ await runTool(HELP, OPTIONS, async (options) => {
   loadEnvFile();
   const from = textOption(options, 'from', '');
   if (from === '') throw new ToolFailedError('--from FILE is missing');
-  const dataDir = textOption(options, 'data-dir', process.env['DATA_DIR'] ?? './data');
-  const url = process.env['DATABASE_URL']?.trim() ?? '';
-  const replace = options['replace-database'] === true;
   const startMs = performance.now();
   const teller = progressTeller();
-  const common = { file: resolve(from), signal: interruption(), onProgress: teller.tell };
-  const tell = (report: RestoreReport, place: string): void => {
-    teller.end();
-    process.stdout.write(reportText(report, performance.now() - startMs, place));
-  };
-  if (options['check'] === true) {
-    tell(await checkBackup(common), 'the backup is whole');
-  } else if (url !== '') {
-    tell(await restoreBackup(url, common), 'restored into the database of DATABASE_URL');
-  } else {
-    const log = createLog('error');
-    const report = await restoreEmbedded({ ...common, dataDir, replace, log });
-    const { replacedFolder } = report;
-    const aside =
-      replacedFolder === null
-        ? ''
-        : `\nthe database that was there is in ${replacedFolder}; delete it when you do not need it any more`;
-    tell(report, `restored into ${resolve(dataDir)}${aside}`);
-  }
+  const work = restore(options, {
+    file: resolve(from),
+    signal: interruption(),
+    onProgress: teller.tell,
+  });
+  const { report, ending } = await explainFaults(work).finally(() => teller.end());
+  process.stdout.write(reportText(report, performance.now() - startMs, ending));
   return 0;
 });
 
-function reportText(report: RestoreReport, tookMs: number, place: string): string {
+/** @returns with the last lines for a person. */
+async function restore(
+  options: GivenOptions,
+  reading: ReadOptions,
+): Promise<{ report: RestoreReport; ending: string }> {
+  if (options['check'] === true) {
+    return { report: await checkBackup(reading), ending: 'the backup is whole' };
+  }
+  const url = process.env['DATABASE_URL']?.trim() ?? '';
+  if (url !== '') {
+    const ending = 'restored into the database of DATABASE_URL';
+    return { report: await restoreBackup(url, reading), ending };
+  }
+  const dataDir = textOption(options, 'data-dir', process.env['DATA_DIR'] ?? './data');
+  const replace = options['replace-database'] === true;
+  const report = await restoreEmbedded({ ...reading, dataDir, replace, log: createLog('error') });
+  const aside =
+    report.replacedFolder === null
+      ? ''
+      : `\nthe database that was there is in ${report.replacedFolder}; delete it when you do not need it any more`;
+  return { report, ending: `restored into ${resolve(dataDir)}${aside}` };
+}
+
+function reportText(report: RestoreReport, tookMs: number, ending: string): string {
   const { createdAt, serverVersion, migrations } = report.header;
   const skipped = report.skipped.map(
-    (table) => `not restored, made anew by the database: ${table}`,
+    (table) => `not restored, not of this schema: ${table}`,
   );
   const lines = [
     backupTable(report),
     backupLine(report, tookMs),
     `made at ${createdAt}, PostgreSQL ${serverVersion}, schema ${migrations.length}`,
     ...skipped,
-    place,
+    ending,
   ];
   return `${lines.join('\n')}\n`;
 }

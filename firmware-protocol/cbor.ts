@@ -1,4 +1,4 @@
-// HOT PATH: once per message in CBOR; 0.8 µs for six values
+// HOT PATH: once per message in CBOR; 0.14 µs for one value, 0.7 µs for six; docs/adr/0017
 import { isUtf8, type Buffer } from 'node:buffer';
 import { Refusal } from './contract.ts';
 import { DEPTH_MAX } from './json-text.ts';

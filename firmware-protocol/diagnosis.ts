@@ -83,10 +83,18 @@ export const DIAGNOSIS = {
   connected: 'Nothing: the client was let in.',
 } as const;
 
+/** What to change, of codes that quarantine alone knows: the device was not told. */
+const QUARANTINE_DIAGNOSIS: Readonly<Record<string, string>> = {
+  not_stored: 'Nothing in the device: the database refused the readings. See the detail.',
+  device_quarantined:
+    'Nothing: the device is in quarantine. Set "quarantined" to false, then send its messages again.',
+};
+
 /** A code of {@link DIAGNOSIS}. */
 export type DiagnosisCode = keyof typeof DIAGNOSIS;
 
 /** What to change for a code; null for one that this version does not know. */
 export function findHint(code: string): string | null {
-  return Object.hasOwn(DIAGNOSIS, code) ? DIAGNOSIS[code as DiagnosisCode] : null;
+  if (Object.hasOwn(DIAGNOSIS, code)) return DIAGNOSIS[code as DiagnosisCode];
+  return Object.hasOwn(QUARANTINE_DIAGNOSIS, code) ? (QUARANTINE_DIAGNOSIS[code] ?? null) : null;
 }

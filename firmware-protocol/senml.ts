@@ -1,4 +1,4 @@
-// HOT PATH: once per message in SenML; 1.5 µs for three records
+// HOT PATH: once per message in SenML; 2.4 µs for three records
 import type { Buffer } from 'node:buffer';
 import {
   MESSAGE_POINTS_MAX,

@@ -1,7 +1,8 @@
 import { Readable } from 'node:stream';
 import { z } from 'zod';
 import type { RefusedLine } from '../../ingest/import/import-store.ts';
-import { HEAD_BYTES, type Imports, type ImportView } from '../../ingest/import/imports.ts';
+import type { Imports, ImportView } from '../../ingest/import/imports.ts';
+import { HEAD_BYTES } from '../../ingest/import/line-splitter.ts';
 import { readCursor, writeCursor } from '../cursor.ts';
 import { defineRoute, type Route } from '../route.ts';
 import { cursorQuery, labelText, limitQuery, pageOf, timeAnswer } from '../schemas.ts';

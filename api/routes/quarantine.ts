@@ -277,11 +277,11 @@ function deleteManyRoute({ quarantine, devices }: QuarantineRoutesDeps): Route {
 async function filterOf(
   devices: Devices,
   organizationId: number,
-  { device, code: asked = null, from = null, to = null }: FilterRequest,
+  { device, code: asked, from, to }: FilterRequest,
 ): Promise<QuarantineFilter> {
   const deviceId =
     device === undefined ? null : (await devices.get(organizationId, device)).deviceId;
-  return { deviceId, code: asked ?? null, fromMicros: from, toMicros: to };
+  return { deviceId, code: asked ?? null, fromMicros: from ?? null, toMicros: to ?? null };
 }
 
 /** A text that is no id is the id of no message. */

@@ -16,6 +16,8 @@ const FRAME_BYTES_MAX = 1_200_000_000;
 export interface BackupHeader {
   readonly createdAt: string;
   readonly serverVersion: string;
+  /** Whether `reading` is a hypertable; otherwise it has partitions. */
+  readonly hypertables: boolean;
   /** `when` of the migrations that made the schema, in order. */
   readonly migrations: readonly number[];
 }

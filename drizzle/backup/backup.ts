@@ -5,13 +5,13 @@ import { dirname } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import pg from 'pg';
-import { BackupUnusableError, FileUnusableError } from '../../errors.ts';
+import { DatabaseUnsupportedError, FileUnusableError } from '../../errors.ts';
 import { openPrivateFile, syncFolder } from '../data-folder-files.ts';
 import { encodeFrames, type BackupPartition, type Frame } from './backup-format.ts';
 import { CopyOut } from './copy-streams.ts';
 import { readMigrations } from './schema-version.ts';
 import { openSnapshot } from './snapshot.ts';
-import { quoteTable, readSequences, type CatalogTable } from './table-catalog.ts';
+import { hasHypertables, quoteTable, readSequences, type CatalogTable } from './table-catalog.ts';
 
 /** How far a backup or a restore is. */
 export interface BackupProgress {
@@ -48,8 +48,9 @@ const GZIP = { level: 1, chunkSize: 262_144 };
  * Writes all tables of the database, as they are at one moment, to a file for its owner alone. The
  * program goes on meanwhile. The file has another name until it is complete and on disk; one that was
  * there before is replaced then. Needs some megabytes of memory, whatever the size.
- * @throws {FileUnusableError} the file cannot be written. @throws {BackupUnusableError} the database has
- * no schema of Puback. What the database says otherwise.
+ * @throws {FileUnusableError} the file cannot be written. @throws {DatabaseUnsupportedError} the database
+ * has no schema of Puback, or TimescaleDB, whose aggregates would be left out. What the database says
+ * otherwise.
  */
 export async function writeBackup(options: BackupOptions): Promise<BackupReport> {
   const { file, signal } = options;
@@ -57,6 +58,7 @@ export async function writeBackup(options: BackupOptions): Promise<BackupReport>
   const unfinished = `${file}.unfinished-${randomBytes(4).toString('hex')}`;
   const snapshot = await openSnapshot(options.url);
   try {
+    assertPlain(snapshot.tables);
     const output = await usingFile(file, openPrivateFile(unfinished, constants.O_EXCL));
     try {
       const tally = new Tally(snapshot.tables, options.onProgress);
@@ -98,12 +100,14 @@ async function* framesOf(
 ): AsyncGenerator<Frame> {
   const migrations = await readMigrations(client);
   if (migrations.length === 0) {
-    throw new BackupUnusableError('the database has no tables of Puback: start Puback on it first');
+    throw new DatabaseUnsupportedError(
+      'the database has no tables of Puback: start Puback on it first',
+    );
   }
   const version = await client.query<{ server_version: string }>('SHOW server_version');
   const createdAt = new Date().toISOString();
   const serverVersion = version.rows[0]?.server_version ?? '';
-  yield { kind: 'header', content: { createdAt, serverVersion, migrations } };
+  yield { kind: 'header', content: { createdAt, serverVersion, hypertables: false, migrations } };
   for (const table of tables) {
     if (!table.isPartitioned) yield* tableFrames(client, table, null, tally);
     for (const partition of table.partitions) {
@@ -185,6 +189,14 @@ class Tally {
     const fraction = Math.min(1, (this.#doneBytes + this.#partBytes) / this.#totalBytes);
     this.#onProgress({ table, rows: this.#rowsTotal, bytes: this.#bytes, fraction });
   }
+}
+
+/** What continuous aggregates keep of readings that are gone by now is in no table of ours. */
+function assertPlain(tables: readonly CatalogTable[]): void {
+  if (!hasHypertables(tables)) return;
+  throw new DatabaseUnsupportedError(
+    'the database has TimescaleDB: back it up with pg_dump, as docs/operations.md says',
+  );
 }
 
 async function assertReplaceable(file: string): Promise<void> {

@@ -13,7 +13,7 @@ import { quoteTable, readTables } from './table-catalog.ts';
 /** What was restored, and what was left to be made anew. */
 export interface RestoreReport extends BackupReport {
   readonly header: BackupHeader;
-  /** Tables of the backup that this database makes by itself, as views. */
+  /** Tables of the backup that are not Puback's, or that this database makes anew. */
   readonly skipped: readonly string[];
 }
 
@@ -67,7 +67,7 @@ async function copyAll(
   for await (const frame of frames) await target.take(frame);
   await target.assertCounts(sums().rows);
   await client.query('COMMIT');
-  return target.skipped;
+  return [...target.skipped];
 }
 
 async function assertEmpty(client: pg.Client, header: BackupHeader): Promise<void> {

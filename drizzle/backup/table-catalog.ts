@@ -48,6 +48,11 @@ export async function readTables(client: pg.Client): Promise<CatalogTable[]> {
     }));
 }
 
+/** Whether `reading` belongs to TimescaleDB; otherwise it has partitions. */
+export function hasHypertables(tables: readonly CatalogTable[]): boolean {
+  return tables.some(({ table, isPartitioned }) => table === 'reading' && !isPartitioned);
+}
+
 /** Where each sequence of the schema `public` stands: at least as far as any snapshot taken before. */
 export async function readSequences(client: pg.Client): Promise<BackupSequence[]> {
   const { rows } = await client.query<BackupSequence>(

@@ -27,6 +27,11 @@ export interface AggregatesDeps {
   readonly limits: AggregateLimits;
   readonly metricsRegistry: MetricsRegistry;
   readonly log: Logger;
+  /**
+   * Told what {@link Aggregates.findWatermark} gives, at the start and after each run, before the next
+   * one materialises anything.
+   */
+  readonly onWatermark?: (micros: number) => void;
   /** Called when partitions of `reading` were dropped: writers may have noted that they exist. */
   readonly onPartitionsDropped?: () => void;
   /** Milliseconds since 1970; the wall clock when left out. */
@@ -109,9 +114,8 @@ class JobRunner implements Aggregates {
     const bounds = limits.retention;
     const { databaseTimeoutMs } = limits;
     const onTaken = (notes: number) => this.#metrics.refreshedRanges.inc(notes);
-    const refresh = new Refresh({
-      ...{ materializer, bounds, databaseTimeoutMs, clock, isStopping, onTaken },
-    });
+    const ports = { clock, isStopping, onTaken };
+    const refresh = new Refresh({ materializer, bounds, databaseTimeoutMs, ...ports });
     const databaseJobs = new DatabaseJobs(clock);
     this.#work = {
       refresh: (client) => refresh.run(client),
@@ -123,9 +127,7 @@ class JobRunner implements Aggregates {
   }
 
   async start(): Promise<void> {
-    await this.#connections.refresh.use(async (client) => {
-      this.#state = await readState(client);
-    });
+    await this.#connections.refresh.use((client) => this.#readState(client));
     this.#schedule('refresh', 0);
     this.#schedule('retention', SOON_MS);
     if (this.#deps.database.capabilities.hypertables) this.#schedule('database_jobs', SOON_MS);
@@ -185,12 +187,17 @@ class JobRunner implements Aggregates {
         isBehind = await this.#work[job](client);
         await noteSuccess(client, job);
       });
-      this.#state = await readState(client);
+      await this.#readState(client);
       return got;
     });
     if (this.#faults.delete(job)) this.#deps.log.info({ job }, 'aggregates go on');
     if (!isMine) return 'elsewhere';
     return isBehind ? 'behind' : 'done';
+  }
+
+  async #readState(client: pg.Client): Promise<void> {
+    this.#state = await readState(client);
+    this.#deps.onWatermark?.(this.findWatermark());
   }
 
   #noteFault(job: AggregateJob, err: unknown): void {

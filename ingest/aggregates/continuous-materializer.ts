@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { DAY_MS, HOUR_MS, LEVELS, floorTo, type Level } from './levels.ts';
-import type { Materializer, RawCuts, Span } from './materializer.ts';
+import type { DirtyBounds, Materializer, Span } from './materializer.ts';
 import { isoTime, type Watermarks } from './watermarks.ts';
 
 /** Notes that one call looks at. */
@@ -25,11 +25,15 @@ export class ContinuousMaterializer implements Materializer {
    * refresh begins after they were read, and sees every late row that was committed with one; a note
    * that is committed meanwhile has another id and stays. What fails is done again, and does no harm.
    */
-  async takeDirty(client: pg.Client, watermarks: Watermarks, cuts: RawCuts): Promise<number> {
+  async takeDirty(
+    client: pg.Client,
+    watermarks: Watermarks,
+    { cuts, lastId }: DirtyBounds,
+  ): Promise<number> {
     const { rows } = await client.query<{ id: string; hour_ms: number }>(
       `SELECT dirty_range_id AS id, (extract(epoch FROM hour) * 1000)::float8 AS hour_ms
-       FROM dirty_range ORDER BY dirty_range_id LIMIT $1`,
-      [NOTES_MAX],
+       FROM dirty_range WHERE dirty_range_id <= $1 ORDER BY dirty_range_id LIMIT $2`,
+      [lastId, NOTES_MAX],
     );
     const notes = rows.map(({ id, hour_ms }) => ({ id, hourMs: floorTo(hour_ms, HOUR_MS) }));
     const hours = [...new Set(notes.map(({ hourMs }) => hourMs))].sort((a, b) => a - b);

@@ -19,6 +19,13 @@ export interface RawCuts {
   readonly latestMs: number;
 }
 
+/** Which notes of late rows are worked off, and which of their buckets are made anew. */
+export interface DirtyBounds {
+  readonly cuts: RawCuts;
+  /** The highest id when the run began: devices that are always late would never let it end. */
+  readonly lastId: string;
+}
+
 /** How rollups are made: in tables of our own, or as continuous aggregates. */
 export interface Materializer {
   /**
@@ -31,7 +38,7 @@ export interface Materializer {
    * their raw readings are kept.
    * @returns how many notes were taken; 0 when none are left.
    */
-  takeDirty(client: pg.Client, watermarks: Watermarks, cuts: RawCuts): Promise<number>;
+  takeDirty(client: pg.Client, watermarks: Watermarks, bounds: DirtyBounds): Promise<number>;
   /** Beginning of the oldest partition of `reading`, ms since 1970; null when it has none. */
   findOldest(client: pg.Client): Promise<number | null>;
   /** Forgets which partitions of rollups exist: some were dropped, or a transaction has failed. */

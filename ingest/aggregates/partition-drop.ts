@@ -15,7 +15,7 @@ export interface Partition {
   readonly toMs: number;
 }
 
-/** A partitioned table, as whoever drops parts of it sees it. */
+/** A natively partitioned table, as whoever drops parts of it sees it. */
 export interface PartitionedTable {
   readonly name: string;
   readonly partitionDays: number;
@@ -54,34 +54,36 @@ export async function listPartitions(
 /**
  * Drops the partitions that end by a time, one after the other. Detached concurrently, which lets
  * readers and writers of the table go on; no lock is waited for longer than 300 ms. What a killed
- * program left half detached is finished.
- * @returns how many were dropped, and how many could not be because somebody held them.
+ * program left half detached, or detached, is finished.
+ * @returns how many were dropped, and whether somebody held on to the next one.
  */
 export async function dropPartitions(
   client: pg.Client,
-  table: PartitionedTable,
+  parent: PartitionedTable,
   endMs: number,
 ): Promise<{ dropped: number; busy: number }> {
   let dropped = 0;
-  let busy = 0;
-  for (const partition of await listPartitions(client, table)) {
-    if (partition.toMs > endMs) break;
-    const detach = `ALTER TABLE ${table.name} DETACH PARTITION ${partition.table}`;
-    const isGone = await withoutStalling(client, async () => {
-      if (partition.isAttached) {
-        const [again] = (await listPartitions(client, table)).filter(
-          (each) => each.table === partition.table,
-        );
-        if (again?.isAttached === true) {
-          await client.query(`${detach} ${again.isDetaching ? 'FINALIZE' : 'CONCURRENTLY'}`);
-        }
-      }
-      await client.query(`DROP TABLE ${partition.table}`);
-    });
-    if (isGone) dropped += 1;
-    else busy += 1;
+  for (const { table, toMs } of await listPartitions(client, parent)) {
+    if (toMs > endMs) break;
+    const isGone = await withoutStalling(client, () => dropPartition(client, parent, table));
+    // A table has one partition at most that is half detached.
+    if (!isGone) return { dropped, busy: 1 };
+    dropped += 1;
   }
-  return { dropped, busy };
+  return { dropped, busy: 0 };
+}
+
+async function dropPartition(
+  client: pg.Client,
+  parent: PartitionedTable,
+  table: string,
+): Promise<void> {
+  const now = (await listPartitions(client, parent)).find((each) => each.table === table);
+  if (now?.isAttached === true) {
+    const how = now.isDetaching ? 'FINALIZE' : 'CONCURRENTLY';
+    await client.query(`ALTER TABLE ${parent.name} DETACH PARTITION ${table} ${how}`);
+  }
+  await client.query(`DROP TABLE ${table}`);
 }
 
 /** The same for chunks of a hypertable or of a continuous aggregate. */
@@ -103,23 +105,22 @@ export async function dropChunks(
 /** Runs statements that lock tables; gives up when somebody holds on to one. @returns whether it worked. */
 async function withoutStalling(client: pg.Client, work: () => Promise<void>): Promise<boolean> {
   await client.query(`SET lock_timeout = ${LOCK_MS_MAX}`);
-  try {
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        await work();
-        return true;
-      } catch (error) {
-        if (!isLockTimeout(error)) throw error;
-        if (attempt === ATTEMPTS_MAX) return false;
-        await delay(RETRY_MS);
-      }
+  for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt += 1) {
+    const isDone = await work().then(() => true, passOverLockTimeout);
+    if (isDone) {
+      await client.query('RESET lock_timeout');
+      return true;
     }
-  } finally {
-    // A lost connection has no settings either.
-    await client.query('RESET lock_timeout').catch(() => undefined);
+    await delay(RETRY_MS);
   }
+  await client.query('RESET lock_timeout');
+  return false;
 }
 
-function isLockTimeout(error: unknown): boolean {
-  return error instanceof pg.DatabaseError && (error.code === '55P03' || error.code === '40P01');
+/** Any other error ends the connection, and its settings with it. */
+function passOverLockTimeout(error: unknown): false {
+  const isLockTimeout =
+    error instanceof pg.DatabaseError && (error.code === '55P03' || error.code === '40P01');
+  if (!isLockTimeout) throw error;
+  return false;
 }

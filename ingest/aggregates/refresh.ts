@@ -124,12 +124,21 @@ export class Refresh {
     const until = performance.now() + DIRTY_MS_MAX;
     const cuts = rawCuts(await readRetentions(client, bounds), nowMs);
     const watermarks: Watermarks = await readWatermarks(client);
+    const lastId = await findLastNote(client);
+    if (lastId === null) return false;
     while (!isStopping()) {
-      const notes = await materializer.takeDirty(client, watermarks, cuts);
+      const notes = await materializer.takeDirty(client, watermarks, { cuts, lastId });
       onTaken(notes);
       if (notes === 0) return false;
       if (performance.now() > until) return true;
     }
     return true;
   }
+}
+
+async function findLastNote(client: pg.Client): Promise<string | null> {
+  const { rows } = await client.query<{ last: string | null }>(
+    'SELECT max(dirty_range_id) AS last FROM dirty_range',
+  );
+  return rows[0]?.last ?? null;
 }

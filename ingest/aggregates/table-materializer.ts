@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { DAY_MS, HOUR_MS, LEVELS, floorTo, type Level } from './levels.ts';
-import type { Materializer, RawCuts, Span } from './materializer.ts';
+import type { DirtyBounds, Materializer, Span } from './materializer.ts';
 import { spansStatement, spanStatement } from './rollup-statement.ts';
 import { isoTime, type Watermarks } from './watermarks.ts';
 
@@ -49,9 +49,13 @@ export class TableMaterializer implements Materializer {
    * A row that was not noted is newer than 60 s when its transaction begins, and committed before
    * anything of its bucket is materialised: see `marginMs`.
    */
-  async takeDirty(client: pg.Client, watermarks: Watermarks, cuts: RawCuts): Promise<number> {
+  async takeDirty(
+    client: pg.Client,
+    watermarks: Watermarks,
+    { cuts, lastId }: DirtyBounds,
+  ): Promise<number> {
     await client.query('BEGIN');
-    const { rows } = await client.query<DirtyRow>(TAKE_DIRTY, [NOTES_MAX, HOURS_AT_ONCE]);
+    const { rows } = await client.query<DirtyRow>(TAKE_DIRTY, [lastId, NOTES_MAX, HOURS_AT_ONCE]);
     const spans = rows
       .map(({ device_id, organization_id, hour_ms }) => ({
         deviceId: device_id,
@@ -123,8 +127,9 @@ export class TableMaterializer implements Materializer {
 const TAKE_DIRTY = `
   WITH picked AS (
     SELECT DISTINCT device_id, hour
-    FROM (SELECT device_id, hour FROM dirty_range ORDER BY dirty_range_id LIMIT $1) AS oldest
-    LIMIT $2
+    FROM (SELECT device_id, hour FROM dirty_range WHERE dirty_range_id <= $1
+          ORDER BY dirty_range_id LIMIT $2) AS oldest
+    LIMIT $3
   ), taken AS (
     DELETE FROM dirty_range USING picked
     WHERE dirty_range.device_id = picked.device_id AND dirty_range.hour = picked.hour

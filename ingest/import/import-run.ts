@@ -28,7 +28,7 @@ export interface ImportRunParts {
 }
 
 /** Lines that may be on their way, and their bytes. */
-const WINDOW_LINES_MAX = 4096;
+const WINDOW_LINES_MAX = 16_384;
 const WINDOW_BYTES_MAX = 4_194_304;
 /** Refused lines that may wait to be written down. */
 const REFUSED_WAITING_MAX = 1000;

@@ -24,7 +24,7 @@ import {
   type RefusalQuery,
   type RefusedLine,
 } from './import-store.ts';
-import { LineSplitter, type Line } from './line-splitter.ts';
+import { HEAD_BYTES, LINE_BYTES_MAX, LineSplitter, type Line } from './line-splitter.ts';
 import { ImportMetrics } from './metrics.ts';
 import { NdjsonReader } from './ndjson-reader.ts';
 
@@ -80,10 +80,6 @@ export interface ImportsParts {
   readonly log: Logger;
 }
 
-/** So much of the beginning of a file is its fingerprint. A body that goes on behind it begins with it. */
-export const HEAD_BYTES = 65_536;
-/** Longest line of a file. */
-export const LINE_BYTES_MAX = 65_536;
 /** Lines that are read in one turn of the event loop: under 2 ms. */
 const SLICE_LINES = 256;
 

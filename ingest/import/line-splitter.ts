@@ -1,3 +1,8 @@
+/** So much of the beginning of a file is its fingerprint. A body that goes on behind it begins with it. */
+export const HEAD_BYTES = 65_536;
+/** Longest line of a file that is imported. */
+export const LINE_BYTES_MAX = 65_536;
+
 /** One line of a file. */
 export interface Line {
   /** From 1. */

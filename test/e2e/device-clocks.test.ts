@@ -138,4 +138,25 @@ describe('device clocks', () => {
     expect(await app.metric('puback_ingest_device_clocks{state="ahead"}')).toBe(1);
     expect(await app.metric('puback_ingest_late_samples_total')).toBeGreaterThan(20);
   });
+
+  it('what is known of a clock is written when the program stops', async () => {
+    const other = await startTestApp();
+    try {
+      const client = await connectDevice(other.addresses.mqttUrl, other.deviceKey);
+      clients.push(client);
+      const start = Date.now();
+      for (let at = 0; at < 20; at += 1) {
+        vi.setSystemTime(start + at * 10_000);
+        await send(client, { ts: start + at * 10_000 + 60_000, n: at });
+      }
+      await other.halt();
+      const { rows } = await other.testDatabase.database.pool.query(
+        'SELECT offset_ms::float8 AS offset, drift_ppm, samples FROM device_clock',
+      );
+      expect(rows).toMatchObject([{ drift_ppm: null, samples: 20 }]);
+      expect(Math.abs(rows[0].offset - 60_000)).toBeLessThan(1000);
+    } finally {
+      await other.stop();
+    }
+  });
 });

@@ -62,6 +62,11 @@ describe('what a device publishes', () => {
     await publish('senml', Buffer.from(encode([record])));
     await isShown('data', { ts: TS + 2000, flow: 4 });
     expect(await list('readings?metric=flow')).toHaveLength(2);
+    await eventually('the unit is registered', async () => {
+      const { body } = await app.api('GET', '/api/v1/metrics');
+      const metrics = body.data as { name: string; unit: string | null }[];
+      return metrics.some(({ name, unit }) => name === 'flow' && unit === 'l/s');
+    });
   });
 
   it('may be an event, stored once however often it comes', async () => {

@@ -10,7 +10,9 @@ import { createApi, type Api, type ApiDeps } from '../../api/server.ts';
 import * as schema from '../../drizzle/schema.ts';
 import { createHistory } from '../../ingest/history.ts';
 import { createOccurrences } from '../../ingest/occurrences.ts';
+import { createCompleteness } from '../../ingest/completeness.ts';
 import { createQuarantine } from '../../ingest/quarantine.ts';
+import { writeAudit } from '../../registry/audit.ts';
 import { createRegistry } from '../../registry/registry.ts';
 import { createTestApi, type TestApi, NO_GUARD } from '../support/api.ts';
 import { registryLimits } from '../support/registry.ts';
@@ -41,7 +43,9 @@ async function createApiWithoutDatabase(replaced: Partial<ApiDeps> = {}): Promis
     registry: { ...registry, verifyKey: (key) => t.registry.verifyKey(key) },
     history: createHistory(database),
     occurrences: createOccurrences(database),
-    quarantine: createQuarantine(database),
+    completeness: createCompleteness(database),
+    quarantine: createQuarantine(database, writeAudit),
+    reinjection: t.reinjection,
     intake: t.intake,
     imports: t.imports,
     packetBytesMax: 65_536,

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeUuidV7 } from '../../drizzle/uuid-v7.ts';
-import { createQuarantine } from '../../ingest/quarantine.ts';
+import { pruneQuarantine } from '../../ingest/quarantine-pruning.ts';
 import { createTestApi, type TestApi } from '../support/api.ts';
 import { ensureDays, ensureMetric, insertReading } from '../support/readings.ts';
 
@@ -218,9 +218,9 @@ describe('GET quarantine', () => {
     await pool.query(
       `UPDATE quarantine SET received_at = now() - interval '8 days' WHERE code = 'too_big'`,
     );
-    const bounds = { ageMaxMs: 7 * 86_400_000, rowsPerDeviceMax: 3 };
-    expect(await createQuarantine(t.test.database).prune(bounds)).toBe(7);
-    expect(await createQuarantine(t.test.database).prune(bounds)).toBe(0);
+    const bounds = { ageMaxMs: 7 * 86_400_000, rowsPerDeviceMax: 3, apartRowsPerDeviceMax: 3 };
+    expect(await pruneQuarantine(pool, bounds)).toBe(7);
+    expect(await pruneQuarantine(pool, bounds)).toBe(0);
     const { body } = await t.send('GET', '/api/v1/quarantine?device=noisy');
     expect(body.data.map((row: { payload: string }) => row.payload)).toEqual(['4', '3', '2']);
   });

@@ -181,6 +181,22 @@ describe('a backup', () => {
     });
   });
 
+  it('restored leaves out tables of others and says so', async () => {
+    const own = await createTestDatabase();
+    try {
+      await query(own.url, 'CREATE TABLE theirs AS SELECT 1 AS n');
+      const path = join(folder, 'theirs.backup');
+      await writeBackup({ ...quiet, url: own.url, file: path });
+      await inEmptyDatabase(async ({ url }) => {
+        const { skipped } = await restoreBackup(url, { ...quiet, file: path });
+        expect(skipped).toEqual(['theirs']);
+        expect(await query(url, `SELECT to_regclass('theirs') AS made`)).toEqual([{ made: null }]);
+      });
+    } finally {
+      await own.drop();
+    }
+  });
+
   it('tells its rows and how far it is', async () => {
     const told: BackupProgress[] = [];
     const path = join(folder, 'told.backup');
@@ -222,7 +238,7 @@ describe('a backup', () => {
   it('needs a database that Puback was started on', async () => {
     await inEmptyDatabase(async ({ url }) => {
       const backup = writeBackup({ ...quiet, url, file: join(folder, 'none.backup') });
-      await expect(backup).rejects.toMatchObject({ code: 'BACKUP_UNUSABLE' });
+      await expect(backup).rejects.toMatchObject({ code: 'DATABASE_UNSUPPORTED' });
     });
   });
 });

@@ -12,8 +12,8 @@ beforeAll(async () => {
   store = new ClockStore(t.database.pool);
   const { rows } = await t.database.pool.query<{ device_id: number }>(
     `WITH made AS (INSERT INTO organization (slug, display_name) VALUES ('clocks', 'Clocks') RETURNING organization_id)
-     INSERT INTO device (organization_id, slug)
-     SELECT organization_id, 'clock-' || number FROM made, generate_series(1, 2500) AS number
+     INSERT INTO device (organization_id, slug, display_name)
+     SELECT organization_id, 'clock-' || number, 'Clock' FROM made, generate_series(1, 2500) AS number
      RETURNING device_id`,
   );
   deviceIds = rows.map((row) => row.device_id);

@@ -8,8 +8,12 @@ import { createOccurrences } from '../../ingest/occurrences.ts';
 import { HttpIntake } from '../../ingest/http-intake.ts';
 import { Imports } from '../../ingest/import/imports.ts';
 import { Ingest } from '../../ingest/ingest.ts';
+import { createCompleteness } from '../../ingest/completeness.ts';
 import { createQuarantine } from '../../ingest/quarantine.ts';
+import { Reinjection } from '../../ingest/reinjection.ts';
 import { importLimits, ingestLimits } from '../../joints.ts';
+import { watchQuarantine } from '../../quarantine-watch.ts';
+import { writeAudit } from '../../registry/audit.ts';
 import type { Registry } from '../../registry/registry.ts';
 import { createTestDatabase, type TestDatabase } from './database.ts';
 import { createOrganization, createTestRegistry, type TestOrganization } from './registry.ts';
@@ -30,6 +34,7 @@ export interface TestApi {
   readonly ingest: Ingest;
   readonly imports: Imports;
   readonly intake: HttpIntake;
+  readonly reinjection: Reinjection;
   readonly url: string;
   readonly acme: TestOrganization;
   readonly other: TestOrganization;
@@ -89,12 +94,22 @@ export async function createTestApi(options: TestApiOptions = {}): Promise<TestA
     timeoutMs: config.HTTP_INGEST_TIMEOUT_S * 1000,
     ageMaxMs: config.IMPORT_AGE_MAX_D * 86_400_000,
   });
+  const reinjection = new Reinjection({
+    database,
+    ingest,
+    writeAudit,
+    ageMaxMs: config.IMPORT_AGE_MAX_D * 86_400_000,
+    timeoutMs: 5000,
+  });
+  await watchQuarantine({ registry, ingest, log: silent });
   const api = await createApi({
     log: pino({ level: 'debug' }, { write: (line: string) => void logged.push(line) }),
     registry,
     history: createHistory(database),
     occurrences: createOccurrences(database),
-    quarantine: createQuarantine(database),
+    completeness: createCompleteness(database),
+    quarantine: createQuarantine(database, writeAudit),
+    reinjection,
     health: { isStarted: () => true, check: () => Promise.resolve(result.checks) },
     intake,
     imports,
@@ -113,6 +128,7 @@ export async function createTestApi(options: TestApiOptions = {}): Promise<TestA
     ingest,
     imports,
     intake,
+    reinjection,
     url,
     acme,
     other,

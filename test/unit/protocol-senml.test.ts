@@ -252,7 +252,7 @@ describe('a SenML pack', () => {
       json(Array.from({ length: 60 }, (_, i) => ({ n: `a${i}/${'/'.repeat(900)}`, v: 1 }))),
     ];
     for (const payload of worst) {
-      const times = Array.from({ length: 5 }, () => {
+      const times = Array.from({ length: 20 }, () => {
         const start = performance.now();
         decodeSenml(payload);
         return performance.now() - start;
@@ -329,17 +329,17 @@ describe('the fast decoder of SenML and the slow one', () => {
         agree(cbor(pack));
         if (isRefusal(decodeSenml(json(pack)))) refused += 1;
       }),
-      { numRuns: 3000 },
+      { numRuns: 1000 },
     );
-    expect(refused).toBeGreaterThan(300);
-    expect(refused).toBeLessThan(2700);
+    expect(refused).toBeGreaterThan(100);
+    expect(refused).toBeLessThan(900);
   });
 
   it('agree on changed bytes, and never throw', () => {
     const payloads = fc.oneof(packs.map(json), packs.map(cbor));
     fc.assert(
       fc.property(mutated(payloads), (payload) => agree(payload)),
-      { numRuns: 3000 },
+      { numRuns: 1000 },
     );
   });
 });

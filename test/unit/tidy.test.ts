@@ -15,6 +15,7 @@ import { REFUSAL_CODES } from '../../firmware-protocol/contract.ts';
 import { ImportMetrics } from '../../ingest/import/metrics.ts';
 import { ClockMetrics } from '../../ingest/clock-metrics.ts';
 import { IngestMetrics } from '../../ingest/metrics.ts';
+import { QuarantineMetrics } from '../../ingest/quarantine-pruning.ts';
 import { registerSpoolMetrics, SpoolTotals } from '../../ingest/spool/spool-metrics.ts';
 import { createDeviceEventMetrics, createRegistryMetrics } from '../../registry/metrics.ts';
 
