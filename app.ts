@@ -317,7 +317,7 @@ async function openApi(
     pruneOccurrences(config, occurrences, log);
   }, PRUNE_MS);
   onStop('quarantine', async () => clearInterval(pruning));
-  const intake = createHttpIntake(config, ingest, broker);
+  const intake = createHttpIntake(config, { ingest, registry }, broker);
   const imports = createImports(config, { database, ingest, registry }, { metricsRegistry, log });
   const api = await createApi({
     log,

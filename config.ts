@@ -277,7 +277,9 @@ export const configSchema = z.strictObject({
     .describe('Largest file of an import.'),
   IMPORT_AGE_MAX_D: count(1, 36_500)
     .default(3650)
-    .describe('Oldest reading, in days, that an import or an admin over HTTP may bring.'),
+    .describe(
+      'Oldest reading, in days, that an import or an admin over HTTP may bring; never older than readings are kept (RETENTION_RAW_D).',
+    ),
   IMPORT_REFUSALS_MAX: count(0, 1_000_000)
     .default(10_000)
     .describe('Refused lines kept of one import; further ones are only counted.'),

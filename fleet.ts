@@ -285,7 +285,7 @@ function openFanOut(
     store,
     limits,
     metrics,
-    isTelemetry: (topic) => topic.endsWith('/data'),
+    isTelemetry: (topic) => topic.endsWith('/data') || topic.endsWith('/log'),
     onDenied: () => brokerMetrics.subscribeDenied(),
     log,
   });

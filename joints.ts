@@ -223,15 +223,33 @@ export function importLimits(config: Config): ImportLimits {
   return {
     runsMax: config.IMPORTS_MAX,
     bytesMax: config.IMPORT_BYTES_MAX,
-    ageMaxMs: config.IMPORT_AGE_MAX_D * 86_400_000,
     aheadMaxMs: config.READING_AHEAD_MAX_S * 1000,
     refusalsMax: config.IMPORT_REFUSALS_MAX,
     idleMs: IMPORT_IDLE_MS,
   };
 }
 
+/**
+ * How old readings may be that an admin brings, in ms: as old as the organization keeps them. Older ones
+ * would be deleted at once, and would falsify the aggregates that outlive them.
+ */
+export function replayAgeMaxMs(
+  config: Config,
+  { retention }: Pick<Registry, 'retention'>,
+): (organizationId: number) => Promise<number> {
+  return async (organizationId) => {
+    const classes = await retention.get(organizationId);
+    const rawDays = classes.find(({ name }) => name === 'raw')?.days ?? Infinity;
+    return Math.min(rawDays, config.IMPORT_AGE_MAX_D) * 86_400_000;
+  };
+}
+
 /** What takes messages of devices over HTTP, and shows them to who subscribes to them. */
-export function createHttpIntake(config: Config, ingest: Ingest, { fanOut }: Broker): HttpIntake {
+export function createHttpIntake(
+  config: Config,
+  { ingest, registry }: { ingest: Ingest; registry: Registry },
+  { fanOut }: Broker,
+): HttpIntake {
   return new HttpIntake({
     ingest,
     subscribers: {
@@ -239,7 +257,7 @@ export function createHttpIntake(config: Config, ingest: Ingest, { fanOut }: Bro
       publish: (topic, payload) => fanOut.publish({ topic, payload, qos: 1, retain: false }),
     },
     timeoutMs: config.HTTP_INGEST_TIMEOUT_S * 1000,
-    ageMaxMs: config.IMPORT_AGE_MAX_D * 86_400_000,
+    ageMaxMs: replayAgeMaxMs(config, registry),
   });
 }
 
@@ -249,8 +267,14 @@ export function createImports(
   { database, ingest, registry }: { database: Database; ingest: Ingest; registry: Registry },
   { metricsRegistry, log }: { metricsRegistry: MetricsRegistry; log: Logger },
 ): Imports {
-  const limits = importLimits(config);
-  const imports = new Imports({ database, ingest, limits, registry: metricsRegistry, log });
+  const imports = new Imports({
+    database,
+    ingest,
+    limits: importLimits(config),
+    ageMaxMs: replayAgeMaxMs(config, registry),
+    registry: metricsRegistry,
+    log,
+  });
   registry.revocations.onRevoked(({ deviceId, deleted }) => {
     if (deviceId !== undefined && deleted !== undefined) imports.forgetDevice(deviceId);
   });

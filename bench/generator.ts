@@ -10,7 +10,7 @@ import {
   type OptionTable,
 } from './command-line.ts';
 import { Load, type LoadOptions, type LoadTotal, type Measurement } from './load.ts';
-import type { PayloadKind } from './publish-ring.ts';
+import { TELEMETRY_TOPIC, type PayloadKind } from './publish-ring.ts';
 
 /** The last line of the generator, as JSON. */
 export type GeneratorResult = Measurement & LoadTotal;
@@ -36,6 +36,7 @@ standard output is JSON.
   --payload KIND     one: {"ts":…,"temp":21.5}
                      series: 20 samples of 3 metrics
                      numbered: {"ts":…,"n":1000000001}                         (one)
+  --topic NAME       topic of every message, {device} is replaced               (v1/me/data)
   --rate N           messages/s in all, 0: as fast as they are acknowledged    (0)
   --reconnect        open lost connections again and resend what is unacknowledged
   --ack-log FILE     a line for each PUBACK: device, ts, number, time of the PUBACK
@@ -52,6 +53,7 @@ const OPTIONS: OptionTable = {
   warmup: { type: 'string' },
   seconds: { type: 'string' },
   payload: { type: 'string' },
+  topic: { type: 'string' },
   rate: { type: 'string' },
   reconnect: { type: 'boolean' },
   'ack-log': { type: 'string' },
@@ -99,6 +101,7 @@ async function readLoadOptions(options: GivenOptions): Promise<LoadOptions> {
     keys: keys.slice(0, connections),
     window: countOption(options, 'window', 20, [1, 65_535]),
     payload,
+    topic: textOption(options, 'topic', TELEMETRY_TOPIC),
     ratePerS: countOption(options, 'rate', 0, [0, 10_000_000]),
     reconnects: options['reconnect'] === true,
     ackLog: textOption(options, 'ack-log', ''),

@@ -14,6 +14,8 @@ export interface LoadOptions {
   /** Messages in flight on each connection. */
   window: number;
   payload: PayloadKind;
+  /** Topic name of every message; `{device}` stands for the device of the connection. */
+  topic: string;
   /** Messages a second in all; 0: no limit. */
   ratePerS: number;
   /** Open a lost connection again. Otherwise a lost one is a fault. */
@@ -71,7 +73,11 @@ export class Load {
     this.#connections = options.keys.map(({ device, key }, number) => {
       const connect = connectPacket(device, 'device', key);
       const target = { host: options.host, port: options.port, connectPacket: connect };
-      const ring = new PublishRing(options.payload, options.window);
+      const ring = new PublishRing(
+        options.payload,
+        options.window,
+        options.topic.replace('{device}', device),
+      );
       return new GeneratorConnection(number, ring, target, observer);
     });
   }

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { measureCeiling, type Ceiling } from './copy-ceiling.ts';
-import { startGenerator } from './generator-process.ts';
 import type { GeneratorResult } from './generator.ts';
+import { runLoad } from './load-run.ts';
 import { findParent, processorTime, processorTimeOfTree } from './processor-time.ts';
 import type { Scenario } from './scenarios.ts';
 
@@ -54,7 +54,8 @@ export async function measureScenario(
   keysFile: string,
 ): Promise<ScenarioResult> {
   const rowsBefore = await countReadings(subject.client);
-  const { generator, before, after } = await runGenerator(subject, scenario, durations, keysFile);
+  const load = { ...scenario, ...durations, mqttUrl: subject.mqttUrl, keysFile };
+  const { generator, before, after } = await runLoad(load, () => markCpu(subject));
   const rowsStored = (await countReadings(subject.client)) - rowsBefore;
   const marks: (number | null)[] = [];
   const ceiling = await measureCeiling(
@@ -94,26 +95,6 @@ export async function findServerPid(client: pg.Client): Promise<number | null> {
 async function countReadings(client: pg.Client): Promise<number> {
   const { rows } = await client.query<{ count: string }>('SELECT count(*) AS count FROM reading');
   return Number(rows[0]?.count);
-}
-
-async function runGenerator(
-  subject: Subject,
-  scenario: Scenario,
-  durations: Durations,
-  keysFile: string,
-): Promise<{ generator: GeneratorResult; before: CpuMark; after: CpuMark }> {
-  const marks: { before?: Promise<CpuMark>; after?: Promise<CpuMark> } = {};
-  const options = [
-    ...['--mqtt-url', subject.mqttUrl, '--keys', keysFile, '--payload', scenario.payload],
-    ...['--connections', String(scenario.connections), '--window', String(scenario.window)],
-    ...['--warmup', String(durations.warmupS), '--seconds', String(durations.measuredS)],
-  ];
-  const generator = await startGenerator(options, ({ phase }) => {
-    if (phase === 'measuring') marks.before ??= markCpu(subject);
-    if (phase === 'measured') marks.after ??= markCpu(subject);
-  }).result;
-  const none: CpuMark = { program: null, database: null };
-  return { generator, before: (await marks.before) ?? none, after: (await marks.after) ?? none };
 }
 
 async function markCpu(subject: Subject): Promise<CpuMark> {

@@ -8,7 +8,8 @@ export const rowsPerMessage: Readonly<Record<PayloadKind, number>> = {
   numbered: 1,
 };
 
-const TOPIC = 'v1/me/data';
+/** Where a device of Puback publishes. */
+export const TELEMETRY_TOPIC = 'v1/me/data';
 const SERIES_SAMPLES = 20;
 const PUBLISH_QOS_1 = 0x32;
 const PUBLISH_QOS_1_DUP = 0x3a;
@@ -36,9 +37,9 @@ export class PublishRing {
   #lastTimeMs = 0;
   #nextNumber = FIRST_NUMBER;
 
-  constructor(kind: PayloadKind, window: number) {
+  constructor(kind: PayloadKind, window: number, topic = TELEMETRY_TOPIC) {
     const payload = payloadText(kind);
-    const slot = publishPacket(payload);
+    const slot = publishPacket(topic, payload);
     this.slotBytes = slot.length;
     this.window = window;
     this.bytes = Buffer.allocUnsafe(slot.length * window);
@@ -114,8 +115,8 @@ export function connectPacket(
   return Buffer.concat([Buffer.from([0x10]), remainingLength(body.length), body]);
 }
 
-function publishPacket(payload: string): Buffer {
-  const topic = prefixedText(TOPIC);
+function publishPacket(topicName: string, payload: string): Buffer {
+  const topic = prefixedText(topicName);
   const length = remainingLength(topic.length + 2 + payload.length);
   const identifier = Buffer.alloc(2);
   return Buffer.concat([

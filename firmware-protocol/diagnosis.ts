@@ -22,7 +22,7 @@ export const DIAGNOSIS = {
   too_old: 'Set the clock of the device, or raise READING_AGE_MAX_D if the readings are that old.',
   clock:
     'Set the clock of the device from "ts" of in/hello, or leave "ts" out and send "up" or "age".',
-  rate: 'Send less often or in batches, or raise DEVICE_MESSAGES_PER_S and DEVICE_POINTS_PER_S.',
+  rate: 'Send less often or in batches, or raise DEVICE_MESSAGES_PER_S and DEVICE_POINTS_PER_S, for logs DEVICE_LOG_BYTES_PER_S.',
   forbidden: 'Publish only under v1/me/, to a channel of devices.',
   unknown_channel:
     'Publish to a channel that this version reads: data, data/{metric}, senml, event/{name}, log, hello.',

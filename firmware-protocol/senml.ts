@@ -12,6 +12,17 @@ import { UNIT_BYTES_MAX } from './hello.ts';
 import { isMissingWord, readJson } from './json-text.ts';
 import { isMetricName, shown } from './metric-name.ts';
 import { textFaultOf } from './sample-reader.ts';
+import {
+  badField,
+  countValues,
+  foreignFieldFault,
+  isNumberOrAbsent,
+  isTextOrAbsent,
+  metricOf,
+  nameTail,
+  SENML_LABELS,
+  type SenmlRecord,
+} from './senml-record.ts';
 import type { Decoded, Point, Sample } from './telemetry.ts';
 
 /** A time below this many seconds counts from now, RFC 8428, 4.5.3. */
@@ -20,59 +31,19 @@ const RELATIVE_BELOW_S = 2 ** 28;
 const VERSION_MAX = 10;
 /** What the metric of a sum is called behind the name of the metric. */
 const SUM_SUFFIX = '.sum';
-/** One more than a metric's name may have. Characters. */
-const NAME_TAIL_MAX = 65;
-
-/** Integer keys of SenML in CBOR, RFC 8428, 6. */
-const LABELS: ReadonlyMap<number, string> = new Map([
-  [-1, 'bver'],
-  [-2, 'bn'],
-  [-3, 'bt'],
-  [-4, 'bu'],
-  [-5, 'bv'],
-  [-6, 'bs'],
-  [0, 'n'],
-  [1, 'u'],
-  [2, 'v'],
-  [3, 'vs'],
-  [4, 'vb'],
-  [5, 's'],
-  [6, 't'],
-  [7, 'ut'],
-  [8, 'vd'],
-]);
-
-/** Members of a record that are read; what else there is, is left alone. */
-interface Entry {
-  bver?: unknown;
-  bn?: unknown;
-  bt?: unknown;
-  bu?: unknown;
-  bv?: unknown;
-  bs?: unknown;
-  n?: unknown;
-  u?: unknown;
-  v?: unknown;
-  vs?: unknown;
-  vb?: unknown;
-  vd?: unknown;
-  s?: unknown;
-  t?: unknown;
-  ut?: unknown;
-}
 
 /**
  * Decodes a message of channel `senml`: a pack of RFC 8428 in JSON, or in CBOR by its first byte. Records of
- * one time are one sample. A sum becomes a metric of its own, `{name}.sum`. Of base name and name, what
- * stands for the device is dropped: of both all up to the last `:`, of the base name all up to the last `/`. The whole message is accepted or refused. Never
- * throws; the time is linear in the size.
+ * one time are one sample. A sum becomes a metric of its own, `{name}.sum`. What names the device is dropped:
+ * of base name and name all up to the last `:`, of the base name all up to the last `/`. The whole message
+ * is accepted or refused. Never throws; the time is linear in the size.
  * @param bytesMax larger payloads are refused unread.
  */
 export function decodeSenml(payload: Buffer, bytesMax = PACKET_BYTES_MAX): Decoded | Refusal {
   if (payload.length > bytesMax) {
     return new Refusal('too_big', `${payload.length} bytes, ${bytesMax} allowed`);
   }
-  const pack = isCbor(payload[0]) ? readCbor(payload, LABELS) : readJson(payload);
+  const pack = isCbor(payload[0]) ? readCbor(payload, SENML_LABELS) : readJson(payload);
   if (pack instanceof Refusal) return pack;
   if (!Array.isArray(pack)) return new Refusal('bad_senml', 'the pack is not an array');
   if (pack.length === 0) return new Refusal('bad_senml', 'the pack is empty');
@@ -80,22 +51,6 @@ export function decodeSenml(payload: Buffer, bytesMax = PACKET_BYTES_MAX): Decod
     return new Refusal('too_many', `more than ${MESSAGE_POINTS_MAX} records`);
   }
   return new PackReader().read(pack);
-}
-
-/**
- * What of a base name may be part of a metric's name: the part behind the last `:` or `/`, which say which
- * device it is. Longer ones are cut: no metric is as long, and each name is put together from it.
- */
-function nameTail(base: string): string {
-  const start = Math.max(base.lastIndexOf(':'), base.lastIndexOf('/')) + 1;
-  return base.slice(start, start + NAME_TAIL_MAX);
-}
-
-/** The metric that a name stands for. What it has before a `:` says which device it is; `/` is a dot. */
-function metricOf(baseTail: string, name: string): string {
-  const colon = name.lastIndexOf(':');
-  const metric = colon < 0 ? baseTail + name : name.slice(colon + 1);
-  return metric.includes('/') ? metric.replaceAll('/', '.') : metric;
 }
 
 /** Made for one pack. Base fields hold from their record on. */
@@ -131,7 +86,7 @@ class PackReader {
     return this.#units.size === 0 ? read : { ...read, units: this.#units };
   }
 
-  #readRecord(record: Entry): Refusal | null {
+  #readRecord(record: SenmlRecord): Refusal | null {
     const fault = foreignFieldFault(record) ?? this.#readBases(record);
     if (fault !== null) return fault;
     const { n, u, t, ut, s } = record;
@@ -156,12 +111,12 @@ class PackReader {
   }
 
   /** A record may hold base fields alone. */
-  #endBaseRecord({ n, u, t }: Entry): Refusal | null {
+  #endBaseRecord({ n, u, t }: SenmlRecord): Refusal | null {
     const isBase = n === undefined && u === undefined && t === undefined;
     return isBase ? null : new Refusal('bad_senml', 'a record without a value');
   }
 
-  #readBases({ bver, bn, bt, bu, bv, bs }: Entry): Refusal | null {
+  #readBases({ bver, bn, bt, bu, bv, bs }: SenmlRecord): Refusal | null {
     if (bver !== undefined && !(Number.isInteger(bver) && Number(bver) > 0)) {
       return badField('bver', 'a version');
     }
@@ -193,7 +148,7 @@ class PackReader {
     return place;
   }
 
-  #addValue(place: number, metric: string, { v, vs, vb, vd }: Entry): Refusal | null {
+  #addValue(place: number, metric: string, { v, vs, vb, vd }: SenmlRecord): Refusal | null {
     if (vd !== undefined) return new Refusal('bad_senml', 'vd: binary values are not taken');
     if (vs !== undefined) {
       if (typeof vs !== 'string') return badField('vs', 'a text');
@@ -267,37 +222,6 @@ function sampleAt(timeS: number): Sample {
 function clamp(value: number): number {
   const max = Number.MAX_SAFE_INTEGER;
   return value > max ? max : value < -max ? -max : value;
-}
-
-/** A field whose name ends in `_` must be understood, and none is, RFC 8428, 4.4. */
-function foreignFieldFault(record: object): Refusal | null {
-  for (const key in record) {
-    if (key.charCodeAt(key.length - 1) === 0x5f) {
-      return new Refusal('bad_senml', `field ${shown(key)} must be understood and is not`);
-    }
-  }
-  return null;
-}
-
-function countValues({ v, vs, vb, vd }: Entry): number {
-  return (
-    (v === undefined ? 0 : 1) +
-    (vs === undefined ? 0 : 1) +
-    (vb === undefined ? 0 : 1) +
-    (vd === undefined ? 0 : 1)
-  );
-}
-
-function isTextOrAbsent(value: unknown): value is string | undefined {
-  return value === undefined || typeof value === 'string';
-}
-
-function isNumberOrAbsent(value: unknown): value is number | undefined {
-  return value === undefined || (typeof value === 'number' && Number.isFinite(value));
-}
-
-function badField(field: string, what: string): Refusal {
-  return new Refusal('bad_senml', `${field} is not ${what}`);
 }
 
 function badName(name: string): Refusal {

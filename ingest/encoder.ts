@@ -137,7 +137,8 @@ export class Encoder {
       return null;
     }
     const { quality } = resolved;
-    if (quality === QUALITY.serverTs || quality === QUALITY.corrected) reportClock(message);
+    if (quality === QUALITY.serverTs || quality === QUALITY.corrected)
+      reportClock(message, quality);
     return resolved;
   }
 }

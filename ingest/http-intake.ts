@@ -46,8 +46,8 @@ export interface HttpIntakeParts {
   };
   /** Longest wait for a COMMIT, in ms; then the outcome is `unavailable`. */
   readonly timeoutMs: number;
-  /** Oldest reading that {@link HttpIntake.store} takes, in ms. */
-  readonly ageMaxMs: number;
+  /** Oldest reading that {@link HttpIntake.store} takes for an organization, in ms. */
+  readonly ageMaxMs: (organizationId: number) => Promise<number>;
 }
 
 const WAITED = 'not stored in time; it may be stored yet';
@@ -82,9 +82,13 @@ export class HttpIntake {
     });
   }
 
-  /** Readings of any age that somebody else brings for a device: without rates, and not sent on. */
-  store(device: HttpDevice, message: HttpMessage): Promise<HttpOutcome> {
-    const { ingest, ageMaxMs } = this.#parts;
+  /**
+   * Readings, as old as they are kept, that somebody else brings for a device: without rates, and not sent
+   * on. @throws {StoreUnavailableError}
+   */
+  async store(device: HttpDevice, message: HttpMessage): Promise<HttpOutcome> {
+    const { ingest } = this.#parts;
+    const ageMaxMs = await this.#parts.ageMaxMs(device.organizationId);
     return this.#await(device, message, {
       open: () => ingest.openReplay(device.organizationId, device.deviceId, { ageMaxMs }),
       accept: (lane, publication) => ingest.acceptReplay(lane, publication, null),

@@ -3,7 +3,6 @@ import type { Registry } from 'prom-client';
 import type { Database } from '../drizzle/database.ts';
 import { reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import { firstResidue } from '../firmware-protocol/time.ts';
 import { ClockMetrics } from './clock-metrics.ts';
 import { ClockStore } from './clock-store.ts';
 import type { Lane } from './lane.ts';
@@ -80,18 +79,17 @@ export class Ingest implements ReplayWayIn {
     };
     const messageSpool =
       spool === null ? null : new MessageSpool(spool, () => this.#drain?.start(), log);
-    const residueMicros = firstResidue(Date.now() - performance.now());
     this.#live = createWayIn({
       ...shared,
       limits,
-      residueMicros,
+      residueOffset: 0,
       spool: messageSpool,
       pendingSequences: (deviceId) => spool?.pendingSequences(deviceId) ?? [],
     });
     this.#replay = createWayIn({
       ...shared,
       limits: unlimited(limits),
-      residueMicros: (residueMicros + 500) % 1000,
+      residueOffset: 500,
     });
     this.#drain = spool === null ? null : this.#createDrain(spool);
     this.#clockMetrics.register(registry, () => this.#liveClocks());

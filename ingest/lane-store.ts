@@ -1,5 +1,6 @@
 import type { Pool } from 'pg';
 import type { StoredClock } from '../firmware-protocol/device-clock.ts';
+import { firstResidue } from '../firmware-protocol/time.ts';
 import type { Decoded } from '../firmware-protocol/telemetry.ts';
 import { BootSequence } from './boot-sequence.ts';
 import { DeviceLane, type DeviceRates } from './device-lane.ts';
@@ -28,8 +29,8 @@ export interface LaneStoreParts {
   readonly pool: Pool;
   readonly catalog: MetricCatalog;
   readonly rates: Rates;
-  /** See `firstResidue`. */
-  readonly residueMicros: number;
+  /** Added to where between the milliseconds times of receipt begin, so that two stores differ. */
+  readonly residueOffset: number;
   /** What of a device is stored, but not yet in the database. */
   readonly pendingSequences?: ((deviceId: number) => readonly PendingSequence[]) | undefined;
 }
@@ -48,14 +49,14 @@ export class LaneStore {
   readonly #organizationRates: SharedRates<number>;
   readonly #addressRates: SharedRates<string>;
   readonly #pendingSequences: (deviceId: number) => readonly PendingSequence[];
-  readonly #residueMicros: number;
+  readonly #residueOffset: number;
   readonly #lanes = new Map<number, DeviceLane>();
 
-  constructor({ pool, catalog, rates, residueMicros, pendingSequences }: LaneStoreParts) {
+  constructor({ pool, catalog, rates, residueOffset, pendingSequences }: LaneStoreParts) {
     this.#pool = pool;
     this.#catalog = catalog;
     this.#rates = rates;
-    this.#residueMicros = residueMicros;
+    this.#residueOffset = residueOffset;
     this.#pendingSequences = pendingSequences ?? (() => []);
     this.#organizationRates = new SharedRates(rates.organizationMessagesPerSecond ?? 0, 'quota');
     this.#addressRates = new SharedRates(rates.addressMessagesPerSecond ?? 0, 'rate');
@@ -75,7 +76,7 @@ export class LaneStore {
   acquire(organizationId: number, deviceId: number, address: string): Lane {
     let device = this.#lanes.get(deviceId);
     if (device === undefined) {
-      device = new DeviceLane(organizationId, deviceId, this.#rates, this.#residueMicros);
+      device = new DeviceLane(organizationId, deviceId, this.#rates, this.#residue());
       this.#lanes.set(deviceId, device);
     }
     device.connections += 1;
@@ -158,6 +159,11 @@ export class LaneStore {
       if (!lane.slots.has(name)) addSlot(lane, name, metricId, -Infinity);
     }
     return true;
+  }
+
+  /** Anew for each device: the wall clock may have been set back since the last one. */
+  #residue(): number {
+    return (firstResidue(Date.now() - performance.now()) + this.#residueOffset) % 1000;
   }
 
   /** The series of the device, the numbers of its last boot, and whether it is in quarantine. */

@@ -1,4 +1,4 @@
-import type { RefusalCode } from '../firmware-protocol/contract.ts';
+import { QUALITY, type Quality, type RefusalCode } from '../firmware-protocol/contract.ts';
 import type { Message } from './message.ts';
 import { quarantineId } from './quarantine-rows.ts';
 
@@ -29,8 +29,12 @@ export function putAside(message: Message, reason: string): void {
 }
 
 /** Tells a device, once for each connection, that its clock is wrong. */
-export function reportClock({ publication, lane }: Message): void {
+export function reportClock({ publication, lane }: Message, quality: Quality): void {
   if (lane.isClockReported) return;
   lane.isClockReported = true;
-  publication.source.report('clock', publication.word, 'clock not set: time of receipt used');
+  const detail =
+    quality === QUALITY.corrected
+      ? 'clock is ahead: times are corrected'
+      : 'clock not set: time of receipt used';
+  publication.source.report('clock', publication.word, detail);
 }

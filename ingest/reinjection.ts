@@ -71,11 +71,9 @@ export class Reinjection {
   }
 
   /** @throws {QuarantineNotFoundError} @throws {StoreUnavailableError} also when COMMIT takes too long. */
-  async one(author: QuarantineAuthor, quarantineId: string): Promise<ReinjectionResult> {
+  one(author: QuarantineAuthor, quarantineId: string): Promise<ReinjectionResult> {
     const query = { one: quarantineId, after: null, limit: 1 };
-    const result = await this.#run(author, { ...NO_FILTER, ...query });
-    if (result.last === null) throw new QuarantineNotFoundError(quarantineId);
-    return result;
+    return this.#run(author, { ...NO_FILTER, ...query });
   }
 
   /** @throws {StoreUnavailableError} as {@link one}; what was stored by then has left quarantine or can be sent again. */
@@ -89,6 +87,7 @@ export class Reinjection {
     const rows = await inOrganization(database, organizationId, (transaction) =>
       selectRows(transaction, organizationId, query),
     );
+    if (query.one !== null && rows.length === 0) throw new QuarantineNotFoundError(query.one);
     const attempts = await this.#feed(organizationId, rows);
     return inOrganization(database, organizationId, async (transaction) => {
       const refused = await settle(transaction, attempts);

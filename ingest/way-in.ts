@@ -27,8 +27,8 @@ export interface WayInParts {
   readonly timeoutMs: number;
   /** Readings from before this, in microseconds since 1970, are noted as late. */
   readonly lateBefore: () => number;
-  /** Where between the milliseconds times of receipt lie: another place for each way in. */
-  readonly residueMicros: number;
+  /** See {@link LaneStore}: another one for each way in. */
+  readonly residueOffset: number;
   readonly log: Logger;
   readonly spool?: BatchSpool | null;
   readonly pendingSequences?: (deviceId: number) => readonly PendingSequence[];
@@ -56,9 +56,9 @@ export function createWayIn(parts: WayInParts): WayIn {
     spool = null,
   } = parts;
   const { rates } = limits;
-  const { residueMicros, pendingSequences } = parts;
+  const { residueOffset, pendingSequences } = parts;
   const { pool } = database;
-  const lanes = new LaneStore({ pool, catalog, rates, residueMicros, pendingSequences });
+  const lanes = new LaneStore({ pool, catalog, rates, residueOffset, pendingSequences });
   const store = new ReadingStore({
     url: database.url,
     hypertables: database.capabilities.hypertables,

@@ -44,7 +44,7 @@ const refusalPlace = z.tuple([z.number().int()]);
 const COLUMNS_MAX = 100;
 const DESCRIPTION = `The body is the file as it is (\`curl -T file.csv\`), of any content type and without
 \`content-encoding\`. Lines are stored while it comes, as if the devices had sent them, without rates and
-up to IMPORT_AGE_MAX_D old; a line that was stored before is not stored again. A line that cannot be
+as old as readings are kept; a line that was stored before is not stored again. A line that cannot be
 stored is refused, told of, and holds nothing up. GET /api/v1/imports shows how far it is; the answer
 comes when every line is stored or refused.
 

@@ -15,11 +15,11 @@ import type { Devices } from '../../registry/devices.ts';
 import { defineRoute, type Answer, type Route } from '../route.ts';
 import { deviceParams, timeAnswer } from '../schemas.ts';
 
-/** Where payloads over HTTP go. Both wait for the COMMIT, for a bounded time, and never reject. */
+/** Where payloads over HTTP go. Both wait for the COMMIT, for a bounded time. */
 export interface IngestPort {
-  /** A message of a device, with its rates. @param address of the client, for limits by address. */
+  /** A message of a device, with its rates. Rejects never. @param address of the client, for limits by address. */
   publish(device: HttpDevice, message: HttpMessage, address: string): Promise<HttpOutcome>;
-  /** Readings of any age that somebody else brings for a device. */
+  /** Readings, as old as they are kept, that somebody else brings for a device. @throws {StoreUnavailableError} */
   store(device: HttpDevice, message: HttpMessage): Promise<HttpOutcome>;
 }
 
@@ -81,7 +81,7 @@ function storeRoute({ intake, devices, packetBytesMax }: IngestRoutesDeps): Rout
     path: '/api/v1/devices/{device}/readings',
     role: 'admin',
     tag: 'ingest',
-    summary: 'Readings of a device, of any age up to IMPORT_AGE_MAX_D; 200 means committed',
+    summary: 'Readings of a device, as old as they are kept; 200 means committed',
     description: `${FORMS} No rates apply, and subscribers are not told.
 ${PROBLEMS}`,
     params: deviceParams,

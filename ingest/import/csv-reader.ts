@@ -38,6 +38,8 @@ const DELIMITERS = [',', ';', '\t'] as const;
 const JSON_NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
 /** Spellings of a number that JSON does not have. `007` is none. */
 const OTHER_NUMBER = /^[+-]?(?:(?:0|[1-9]\d*)\.?|(?:0|[1-9]\d*)?\.\d+)(?:[eE][+-]?\d+)?$/;
+/** As spreadsheets write it where semicolons separate cells. Between commas it could be anything. */
+const COMMA_NUMBER = /^[+-]?(?:0|[1-9]\d*),\d+$/;
 /** As spreadsheets and programs write them. */
 const TRUTHS: ReadonlyMap<string, string> = new Map(
   ['true', 'false'].flatMap((word) =>
@@ -98,15 +100,17 @@ export class CsvReader implements LineReader {
 
   /** The members of a sample behind its `ts`; empty when there is no value. */
   #valuesOf(row: readonly string[]): string | LineRefusal {
-    const { metric, value, metrics } = this.#layout;
+    const { metric, value, metrics, delimiter } = this.#layout;
     if (metric === -1) {
       let members = '';
-      for (const [column, name] of metrics) members += memberOf(name, row[column] ?? '');
+      for (const [column, name] of metrics) {
+        members += memberOf(name, row[column] ?? '', delimiter);
+      }
       return members;
     }
     const name = row[metric] ?? '';
     if (!isMetricName(name)) return new LineRefusal('bad_name', `${quoted(name)} is no metric`);
-    return memberOf(name, row[value] ?? '');
+    return memberOf(name, row[value] ?? '', delimiter);
   }
 }
 
@@ -200,14 +204,15 @@ function headerFault(fault: string): RequestInvalidError {
 }
 
 /** `,"name":value`, or nothing for an empty cell and the words of a float that has no number. */
-function memberOf(name: string, text: string): string {
+function memberOf(name: string, text: string, delimiter: string): string {
   if (text === '' || isMissingWord(text)) return '';
-  return `,"${name}":${literalOf(text)}`;
+  return `,"${name}":${literalOf(text, delimiter)}`;
 }
 
-function literalOf(text: string): string {
+function literalOf(text: string, delimiter: string): string {
   if (JSON_NUMBER.test(text)) return text;
   if (OTHER_NUMBER.test(text)) return JSON.stringify(Number(text));
+  if (delimiter !== ',' && COMMA_NUMBER.test(text)) return literalOf(text.replace(',', '.'), ',');
   return TRUTHS.get(text) ?? JSON.stringify(text);
 }
 

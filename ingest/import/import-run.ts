@@ -12,8 +12,6 @@ import type { ImportMetrics } from './metrics.ts';
 
 /** Bounds of one import. */
 export interface ImportRunLimits {
-  /** Oldest reading, in ms before its import. */
-  readonly ageMaxMs: number;
   /** Refused lines that are kept; further ones are only counted. */
   readonly refusalsMax: number;
 }
@@ -23,6 +21,8 @@ export interface ImportRunParts {
   readonly ingest: ReplayWayIn;
   readonly store: ImportStore;
   readonly limits: ImportRunLimits;
+  /** Oldest reading, in ms before its import. */
+  readonly ageMaxMs: number;
   readonly metrics: ImportMetrics;
   readonly log: Logger;
 }
@@ -197,13 +197,16 @@ export class ImportRun {
 
   async #findTarget(device: string): Promise<Target | LineRefusal> {
     if (this.#targets.size >= TARGETS_MAX) this.#forgetIdleTargets();
-    const { ingest, store, limits } = this.#parts;
+    const { ingest, store, ageMaxMs } = this.#parts;
     const deviceId = await store.findDevice(this.#organizationId, device);
-    const options = { ageMaxMs: limits.ageMaxMs };
     const target =
       deviceId === null
         ? new LineRefusal('unknown_device', `there is no device ${JSON.stringify(device)}`)
-        : { lane: ingest.openReplay(this.#organizationId, deviceId, options), deviceId, onWay: 0 };
+        : {
+            lane: ingest.openReplay(this.#organizationId, deviceId, { ageMaxMs }),
+            deviceId,
+            onWay: 0,
+          };
     this.#targets.set(device, target);
     return target;
   }

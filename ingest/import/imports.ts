@@ -76,6 +76,8 @@ export interface ImportsParts {
   readonly database: TenantDatabase;
   readonly ingest: ReplayWayIn;
   readonly limits: ImportLimits;
+  /** Oldest reading that an organization may import, in ms. */
+  readonly ageMaxMs: (organizationId: number) => Promise<number>;
   readonly registry: Registry;
   readonly log: Logger;
 }
@@ -158,7 +160,8 @@ export class Imports {
     const { organizationId, source, format, resume, offset } = request;
     const head = await body.head(HEAD_BYTES);
     const header = format === 'csv' ? firstLine(head) : null;
-    const reader = this.#createReader(header, request);
+    const ageMaxMs = await this.#parts.ageMaxMs(organizationId);
+    const reader = this.#createReader(header, request, ageMaxMs);
     const fingerprint = createHash('sha256').update(head).digest();
     const identity = { organizationId, source, format, fingerprint };
     const known = resume ? await this.#store.find(identity) : null;
@@ -167,8 +170,9 @@ export class Imports {
     }
     const record = known ?? (await this.#store.create(identity));
     const { importId } = record;
-    const run = new ImportRun(organizationId, record, { ...this.#parts, ...this.#own });
-    const { log } = this.#parts;
+    const { ingest, limits, log } = this.#parts;
+    const parts = { ingest, limits, ageMaxMs, log, store: this.#store, metrics: this.#metrics };
+    const run = new ImportRun(organizationId, record, parts);
     this.#running.set(organizationId, run);
     if (this.#isStopped) run.stop('the program is shutting down');
     log.info({ orgId: organizationId, importId, byteOffset: record.byteOffset }, 'import begins');
@@ -184,12 +188,12 @@ export class Imports {
     return { import: { ...end, isActive: false }, refusals: run.shownRefusals };
   }
 
-  get #own(): { readonly store: ImportStore; readonly metrics: ImportMetrics } {
-    return { store: this.#store, metrics: this.#metrics };
-  }
-
-  #createReader(header: Line | null, { device, columns, format }: ImportRequest): LineReader {
-    const { ageMaxMs, aheadMaxMs } = this.#parts.limits;
+  #createReader(
+    header: Line | null,
+    { device, columns, format }: ImportRequest,
+    ageMaxMs: number,
+  ): LineReader {
+    const { aheadMaxMs } = this.#parts.limits;
     const times = importTimes(Date.now(), ageMaxMs, aheadMaxMs);
     const options = { lineBytesMax: LINE_BYTES_MAX, device, times };
     if (format === 'ndjson') return new NdjsonReader(options);

@@ -186,9 +186,9 @@ async function setReadOnly(state: 'on' | 'off'): Promise<void> {
   await app.query('SELECT pg_reload_conf()');
 }
 
-async function batchesOf({ metric }: DurableApp): Promise<{ count: number; sum: number }> {
+async function batchesOf(of: DurableApp): Promise<{ count: number; sum: number }> {
   return {
-    count: await metric('puback_ingest_batch_rows_count'),
-    sum: await metric('puback_ingest_batch_rows_sum'),
+    count: await of.metric('puback_ingest_batch_rows_count'),
+    sum: await of.metric('puback_ingest_batch_rows_sum'),
   };
 }

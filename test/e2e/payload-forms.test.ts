@@ -95,6 +95,23 @@ describe('what a device publishes', () => {
     ]);
   });
 
+  it('is lost of logs at QoS 0 over their rate, and counted', async () => {
+    const chatty = await app.connect(await app.addDevice('chatty'));
+    const lines = Array.from({ length: 10 }, (_, index) => `${index}`.padEnd(1000, '.'));
+    for (const line of lines) await chatty.publishAsync('v1/me/log', line);
+    await chatty.publishAsync('v1/me/data', '{"temp":1}', { qos: 1 });
+    const { body } = await app.api('GET', '/api/v1/devices/chatty/logs?order=asc');
+    const kept = (body.data as { message: string }[]).map(({ message }) => message);
+    // 1024 bytes a second, five seconds' worth at once; a slow machine lets one more through.
+    expect(kept.slice(0, 5)).toEqual(lines.slice(0, 5));
+    const dropped = await app.metric('puback_ingest_dropped_messages_total{reason="rate"}');
+    expect(dropped).toBe(lines.length - kept.length);
+    expect(dropped).toBeGreaterThan(0);
+    await chatty.endAsync();
+    await eventually('what was logged is shown', () => shown.length > kept.length);
+    shown.length = 0;
+  });
+
   it('goes to quarantine with its reason when it cannot be read (I-09)', async () => {
     await publish('data', Buffer.from('9bffffffffffffffff', 'hex'));
     await publish('senml', '{}');

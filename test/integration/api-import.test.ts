@@ -15,6 +15,7 @@ beforeAll(async () => {
   t = await createTestApi({
     settings: { IMPORTS_MAX: '2', IMPORT_REFUSALS_MAX: '150', IMPORT_BYTES_MAX: '100000000' },
     importIdleMs: 1500,
+    rawDays: 3650,
   });
   for (const device of ['a', 'b']) await t.send('POST', '/api/v1/devices', { device });
 });
@@ -118,6 +119,15 @@ describe('an import', () => {
       { time: '2025-03-01T00:00:00.000Z', metric: 'first', value: 1 },
       { time: '2025-03-01T00:00:01.000Z', metric: 'first', value: "=cmd|' /C calc'!A0" },
     ]);
+  });
+
+  it('brings no reading that is older than readings are kept', async () => {
+    await t.send('PUT', '/api/v1/retention', { raw: 100 });
+    const file = `device,time,old\na,${TS},1\na,${Date.now() - 99 * 86_400_000},2\n`;
+    const { body } = await send(file, { format: 'csv', source: 'old' });
+    await t.send('PUT', '/api/v1/retention', {});
+    expect(body.refusals).toMatchObject([{ line: 2, code: 'too_old' }]);
+    expect(await countOf('old')).toBe(1);
   });
 
   it('takes NDJSON, with a metric that is new in the middle of it', async () => {

@@ -7,7 +7,10 @@ import { eventually } from '../support/eventually.ts';
 let t: TestApi;
 let deviceKey: string;
 beforeAll(async () => {
-  t = await createTestApi({ settings: { HTTP_INGEST_TIMEOUT_S: '2', DEVICE_MESSAGES_PER_S: '0' } });
+  t = await createTestApi({
+    settings: { HTTP_INGEST_TIMEOUT_S: '2', DEVICE_MESSAGES_PER_S: '0' },
+    rawDays: 3650,
+  });
   await t.send('POST', '/api/v1/devices', { device: 'boiler' });
   deviceKey = await keyOf('boiler');
 });
@@ -274,7 +277,7 @@ describe('the way in of HTTP', () => {
         },
       },
       timeoutMs: 10_000,
-      ageMaxMs: 1,
+      ageMaxMs: async () => 1,
     });
     const device = { organizationId: 1, organization: 'acme', deviceId: 1, device: 'x' };
     const message = { channel: 'data', payload: Buffer.from('{}') } as const;

@@ -67,6 +67,12 @@ async function fill(url: string): Promise<void> {
   if (kind?.['relkind'] === 'p') {
     await query(
       url,
+      `SELECT rollup_partition_ensure('rollup_1h', 30, '2026-02-01');
+       INSERT INTO rollup_1h VALUES (1, 1, '2026-02-01', 2, 3, 1, 2, 1, 2);
+       UPDATE aggregate_watermark SET watermark = '2026-02-02' WHERE level = '1h'`,
+    );
+    await query(
+      url,
       `SELECT reading_partition_ensure('2026-02-01'::date + i) FROM generate_series(0, 3) i`,
     );
   }

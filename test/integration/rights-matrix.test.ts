@@ -3,10 +3,13 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Route } from '../../api/route.ts';
 import { apiKey } from '../../drizzle/schema.ts';
 import { inTransaction } from '../../drizzle/transaction.ts';
+import { revisionOf } from '../../ingest/quarantine-row.ts';
 import { insertKey } from '../../registry/api-keys.ts';
 import { eventually } from '../support/eventually.ts';
 import { createTestApi, type TestApi } from '../support/api.ts';
 
+/** What stands in quarantine. */
+const KEPT = { topic: 'v1/me/data', payload: Buffer.from('{"temp":1}') };
 const READER = { name: 'reader', scopes: ['data'], devices: null, expiresAt: null };
 /** What a route does for a key that may use it, by its method; nothing here is optional. */
 const DONE: Readonly<Record<Route['method'], number>> = {
@@ -16,7 +19,7 @@ const DONE: Readonly<Record<Route['method'], number>> = {
   PATCH: 200,
   DELETE: 204,
 };
-/** Routes that anybody may use; every other needs an admin key. Mirrors docs/operations.md. */
+/** Routes that anybody may use; every other needs a key. Mirrors docs/operations.md. */
 const PUBLIC_PATHS = [
   '/health/live',
   '/health/startup',
@@ -35,10 +38,20 @@ const CALLERS: readonly Caller[] = [
   'revoked admin',
 ];
 
+/** Routes for the key of a device alone. */
+const DEVICE_PATH = '/api/v1/ingest';
+/** Routes whose POST makes nothing that has a name. */
+const TAKING_PATHS: readonly string[] = [
+  DEVICE_PATH,
+  '/api/v1/import',
+  '/api/v1/devices/{device}/readings',
+];
+
 let t: TestApi;
 let keys: Readonly<Record<Caller, string | null>>;
 /** Each request has a device and a key of its own, so that it may end them. */
 let made = 0;
+let importId: string;
 beforeAll(async () => {
   t = await createTestApi();
   t.checks = [{ name: 'database', isOk: true }];
@@ -51,6 +64,8 @@ beforeAll(async () => {
     'foreign admin': t.other.adminKey,
     'revoked admin': await revokedAdminKey(),
   };
+  const imported = await t.send('POST', '/api/v1/import?format=ndjson&source=empty', '');
+  importId = imported.body.importId;
 });
 afterAll(() => t.stop());
 
@@ -83,27 +98,60 @@ async function requestFor({ method, path }: Route): Promise<{ path: string; body
     : ofDevice
       ? (await t.send('POST', `/api/v1/devices/${device}/keys`)).body.keyId
       : (await t.send('POST', '/api/v1/keys', READER)).body.keyId;
-  const query = path === '/api/v1/diagnostics' ? '?address=203.0.113.7' : '';
+  const query =
+    path === '/api/v1/diagnostics'
+      ? '?address=203.0.113.7'
+      : path === '/api/v1/import'
+        ? '?format=ndjson&source=x'
+        : path === '/api/v1/quarantine' && method === 'DELETE'
+          ? '?code=rate'
+          : '';
   return {
-    path: path.replace('{device}', device).replace('{keyId}', keyId) + query,
+    path:
+      path
+        .replace('{device}', device)
+        .replace('{keyId}', keyId)
+        .replace('{importId}', importId)
+        .replace('{quarantineId}', await quarantineFor(path)) + query,
     body: bodyFor(method, path),
   };
 }
 
+/** A message in quarantine that nobody else asks for. */
+async function quarantineFor(path: string): Promise<string> {
+  if (!path.includes('{quarantineId}')) return '';
+  const { rows } = await t.test.database.pool.query(
+    `INSERT INTO quarantine (quarantine_id, organization_id, device_id, received_at, topic, code,
+       detail, payload)
+     SELECT gen_random_uuid(), organization_id, device_id, now(), $1, 'bad_json', '', $2
+     FROM device WHERE slug = 'kept' RETURNING quarantine_id`,
+    [KEPT.topic, KEPT.payload],
+  );
+  return rows[0].quarantine_id;
+}
+
 function bodyFor(method: Route['method'], path: string): unknown {
+  if (path === '/api/v1/quarantine/{quarantineId}' && method === 'PATCH') {
+    return { revision: revisionOf(KEPT), payload: '{"temp":2}' };
+  }
   if (method === 'PATCH') return { displayName: 'changed' };
   if (path === '/api/v1/retention' && method === 'PUT') return { raw: 20 };
   if (method !== 'POST') return undefined;
   if (path === '/api/v1/keys') return READER;
+  if (path.endsWith('/reinject')) return {};
+  if (TAKING_PATHS.includes(path)) return { ts: Date.now(), temp: 21.5 };
   return path.endsWith('/keys') ? {} : { device: `new${made}` };
 }
 
-/** The table of the documents: 401 without an admin key in use, 404 for what is another's. */
+/** The table of the documents: 401 without a key of the right kind that is in use, 404 for what is another's. */
 function expectedStatus({ method, path }: Route, caller: Caller): number {
   if ((PUBLIC_PATHS as readonly string[]).includes(path)) return DONE[method];
+  if (path === DEVICE_PATH) return caller === 'device' ? 200 : 401;
   if (caller !== 'admin' && caller !== 'foreign admin') return 401;
   const isNamed = path.includes('{');
-  return caller === 'foreign admin' && isNamed ? 404 : DONE[method];
+  const isTold = path.endsWith('/reinject') || path === '/api/v1/quarantine';
+  const done = isTold || TAKING_PATHS.includes(path) ? 200 : DONE[method];
+  return caller === 'foreign admin' && isNamed ? 404 : done;
 }
 
 /** So many integrator keys as this test makes are more than an organization may have. */

@@ -11,7 +11,7 @@ import { Ingest } from '../../ingest/ingest.ts';
 import { createCompleteness } from '../../ingest/completeness.ts';
 import { createQuarantine } from '../../ingest/quarantine.ts';
 import { Reinjection } from '../../ingest/reinjection.ts';
-import { importLimits, ingestLimits } from '../../joints.ts';
+import { importLimits, ingestLimits, replayAgeMaxMs } from '../../joints.ts';
 import { watchQuarantine } from '../../quarantine-watch.ts';
 import { writeAudit } from '../../registry/audit.ts';
 import type { Registry } from '../../registry/registry.ts';
@@ -57,6 +57,8 @@ export const NO_GUARD: Pick<ApiDeps, 'guard' | 'addressOf'> = {
 export interface TestApiOptions {
   /** Settings, by the names of their environment variables. */
   readonly settings?: Record<string, string>;
+  /** Days that readings are kept; 30 when left out. */
+  readonly rawDays?: number;
   /** Longest silence in the file of an import; 60 s as in the product when left out. */
   readonly importIdleMs?: number;
 }
@@ -65,7 +67,11 @@ export interface TestApiOptions {
 export async function createTestApi(options: TestApiOptions = {}): Promise<TestApi> {
   const test = await createTestDatabase();
   const { database } = test;
-  const registry = createTestRegistry(database);
+  const { rawDays = 30 } = options;
+  const most = Math.max(rawDays, 3650);
+  const max = { raw: rawDays, '1m': most, '1h': most, '1d': most };
+  const bounds = rawDays === 30 ? undefined : { max, rawMin: 10 };
+  const registry = createTestRegistry(database, 1000, bounds);
   await registry.start();
   const acme = await createOrganization(database, 'acme');
   const other = await createOrganization(database, 'other');
@@ -81,10 +87,12 @@ export async function createTestApi(options: TestApiOptions = {}): Promise<TestA
     log: silent,
   });
   await ingest.start();
+  const ageMaxMs = replayAgeMaxMs(config, registry);
   const imports = new Imports({
     database,
     ingest,
     limits: { ...importLimits(config), idleMs: options.importIdleMs ?? 60_000 },
+    ageMaxMs,
     registry: metricsRegistry,
     log: silent,
   });
@@ -92,7 +100,7 @@ export async function createTestApi(options: TestApiOptions = {}): Promise<TestA
     ingest,
     subscribers: { isWanted: () => false, publish: () => null },
     timeoutMs: config.HTTP_INGEST_TIMEOUT_S * 1000,
-    ageMaxMs: config.IMPORT_AGE_MAX_D * 86_400_000,
+    ageMaxMs,
   });
   const reinjection = new Reinjection({
     database,

@@ -72,7 +72,7 @@ export async function startDurableApp(
 export interface NumberedLoad {
   readonly fleet: UnrulyFleet;
   /** Waits for the last PUBACK and compares all of them with the rows. */
-  settle(): Promise<CheckResult>;
+  readonly settle: () => Promise<CheckResult>;
 }
 
 /** Nothing lost, nothing twice, nothing at another time than was sent. */
@@ -90,7 +90,7 @@ export async function startNumberedLoad(app: DurableApp): Promise<NumberedLoad> 
   fleet.start();
   return {
     fleet,
-    async settle() {
+    settle: async () => {
       const left = await fleet.drain(20_000);
       fleet.stop();
       if (left > 0) throw new Error(`${left} messages were not acknowledged within 20 s`);

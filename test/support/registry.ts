@@ -1,6 +1,7 @@
 import { pino } from 'pino';
 import { Registry as MetricsRegistry } from 'prom-client';
 import type { Database } from '../../drizzle/database.ts';
+import type { RetentionBounds } from '../../drizzle/retention.ts';
 import { organization } from '../../drizzle/schema.ts';
 import { inTransaction } from '../../drizzle/transaction.ts';
 import { insertKey } from '../../registry/api-keys.ts';
@@ -16,7 +17,11 @@ export const registryLimits = {
 };
 
 /** A registry on a test database, as the program makes it. Not started. */
-export function createTestRegistry(database: Database, devicesMax = 1000): Registry {
+export function createTestRegistry(
+  database: Database,
+  devicesMax = 1000,
+  retentionBounds: RetentionBounds = registryLimits.retentionBounds,
+): Registry {
   return createRegistry({
     database,
     metricsRegistry: new MetricsRegistry(),
@@ -24,6 +29,7 @@ export function createTestRegistry(database: Database, devicesMax = 1000): Regis
     devicesMax,
     databaseTimeoutMs: 5000,
     ...registryLimits,
+    retentionBounds,
   });
 }
 

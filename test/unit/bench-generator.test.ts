@@ -57,8 +57,8 @@ describe('PublishRing', () => {
 describe('SilenceFinder', () => {
   it('finds the silence after each fault and what was acknowledged around it', () => {
     const finder = new SilenceFinder([
-      { fault: 'kill-program', atMs: 5000 },
-      { fault: 'kill-database', atMs: 9000 },
+      { fault: 'kill-program', atMs: 5000, healedAtMs: 5500 },
+      { fault: 'kill-database', atMs: 9000, healedAtMs: 13_000 },
     ]);
     for (const timeMs of [1000, 4100, 4900, 5001, 5002, 6200, 6210, 8999, 12_000]) {
       finder.add(timeMs);
@@ -67,15 +67,21 @@ describe('SilenceFinder', () => {
       {
         fault: 'kill-program',
         atMs: 5000,
+        healedAtMs: 5500,
         acknowledgedBefore: 2,
+        acknowledgedDuring: 2,
         acknowledgedUnderWay: 4,
+        silenceMs: 2789,
         recoveredMs: 3999,
       },
       {
         fault: 'kill-database',
         atMs: 9000,
+        healedAtMs: 13_000,
         acknowledgedBefore: 1,
+        acknowledgedDuring: 1,
         acknowledgedUnderWay: 0,
+        silenceMs: 3000,
         recoveredMs: 3000,
       },
     ]);
@@ -83,8 +89,8 @@ describe('SilenceFinder', () => {
 
   it('says nothing of a recovery that the next fault forestalled', () => {
     const finder = new SilenceFinder([
-      { fault: 'kill-program', atMs: 1000 },
-      { fault: 'kill-program', atMs: 1500 },
+      { fault: 'kill-program', atMs: 1000, healedAtMs: 1000 },
+      { fault: 'kill-program', atMs: 1500, healedAtMs: 1500 },
     ]);
     for (const timeMs of [900, 2500]) finder.add(timeMs);
     expect(finder.records.map(({ recoveredMs }) => recoveredMs)).toEqual([null, 1000]);

@@ -70,6 +70,14 @@ describe('CSV', () => {
     ]);
   });
 
+  it('has numbers with a decimal comma where semicolons or tabs separate, and nowhere else', () => {
+    expect(csv(`device;time;m\na;${TS};-4,5\na;${TS};1.234,5`)).toEqual([
+      `a {"ts":${TS},"m":-4.5}`,
+      `a {"ts":${TS},"m":"1.234,5"}`,
+    ]);
+    expect(csv(`device,time,m\na,${TS},"4,5"`)).toEqual([`a {"ts":${TS},"m":"4,5"}`]);
+  });
+
   it('refuses a line that is broken and no other, also when a quote opens in it', () => {
     const good = `a,${TS},1`;
     const text = ['device,time,m', good, `"a,${TS},1`, good, `a,${TS}`, `a"b,${TS},1`, good];

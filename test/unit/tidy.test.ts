@@ -279,6 +279,7 @@ async function registeredMetrics(): Promise<string[]> {
   }));
   new ClockMetrics().register(registry, () => []);
   new ImportMetrics().register(registry, 1, () => 0);
+  new QuarantineMetrics(registry);
   registerSpoolMetrics(registry, {
     totals: new SpoolTotals(),
     pendingMessages: 0,
