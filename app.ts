@@ -21,12 +21,8 @@ import { Ingest } from './ingest/ingest.ts';
 import { registerSpoolMetrics } from './ingest/spool/spool-metrics.ts';
 import { Spool } from './ingest/spool/spool.ts';
 import { createOccurrences } from './ingest/occurrences.ts';
-import { createCompleteness, BOOTS_PER_DEVICE_MAX } from './ingest/completeness.ts';
-import { pruneBoots } from './ingest/completeness-pruning.ts';
+import { createCompleteness } from './ingest/completeness.ts';
 import { createQuarantine } from './ingest/quarantine.ts';
-import { pruneQuarantine, QuarantineMetrics } from './ingest/quarantine-pruning.ts';
-import { Reinjection } from './ingest/reinjection.ts';
-import { reasonOf } from './errors.ts';
 import {
   closeRevoked,
   deviceEventBounds,
@@ -40,7 +36,7 @@ import {
   readVersion,
 } from './joints.ts';
 import { createLog, type Logger } from './log.ts';
-import { watchQuarantine } from './quarantine-watch.ts';
+import { createPruning, createReinjection, watchQuarantine } from './quarantine-joints.ts';
 import type { Credentials } from './registry/credentials-file.ts';
 import { writeAudit } from './registry/audit.ts';
 import { ensureCredentials, writeAddresses } from './registry/first-start.ts';
@@ -311,9 +307,9 @@ async function openApi(
   listening: ListenerParts,
 ): Promise<{ port: number }> {
   const occurrences = createOccurrences(database);
-  const quarantineMetrics = new QuarantineMetrics(metricsRegistry);
+  const pruneQuarantine = createPruning(config, database, { metricsRegistry, log });
   const pruning = setInterval(() => {
-    pruneMessages(config, database, quarantineMetrics, log);
+    pruneQuarantine();
     pruneOccurrences(config, occurrences, log);
   }, PRUNE_MS);
   onStop('quarantine', async () => clearInterval(pruning));
@@ -328,13 +324,7 @@ async function openApi(
     occurrences,
     completeness: createCompleteness(database),
     quarantine: createQuarantine(database, writeAudit),
-    reinjection: new Reinjection({
-      database,
-      ingest,
-      writeAudit,
-      ageMaxMs: config.IMPORT_AGE_MAX_D * 86_400_000,
-      timeoutMs: config.HTTP_INGEST_TIMEOUT_S * 1000,
-    }),
+    reinjection: createReinjection(config, { database, ingest }),
     intake,
     imports,
     health: createHealth(database, ingest),
@@ -358,26 +348,6 @@ async function openApi(
 }
 
 const PRUNE_MS = 60_000;
-
-function pruneMessages(
-  config: Config,
-  { pool }: Database,
-  metrics: QuarantineMetrics,
-  log: Logger,
-): void {
-  const bounds = {
-    ageMaxMs: config.QUARANTINE_AGE_MAX_D * 86_400_000,
-    rowsPerDeviceMax: config.QUARANTINE_ROWS_PER_DEVICE_MAX,
-    apartRowsPerDeviceMax: config.QUARANTINE_DEVICE_ROWS_MAX,
-  };
-  const pruned = Promise.all([
-    pruneQuarantine(pool, bounds, metrics),
-    pruneBoots(pool, BOOTS_PER_DEVICE_MAX),
-  ]);
-  pruned.catch((err: unknown) => {
-    log.warn({ err: reasonOf(err) }, 'quarantine not pruned, will be tried again');
-  });
-}
 
 /** What a client on this machine can put into a URL for an address that stands for all of them. */
 function urlHost(host: string): string {

@@ -2,12 +2,13 @@ import type { IncomingMessage } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   AddressBannedError,
+  type AppError,
   DeviceRefusedError,
   StoreUnavailableError,
   UnauthorizedError,
 } from '../errors.ts';
 import { publicPartOf } from '../firmware-protocol/keys.ts';
-import type { KeyVerdict } from '../registry/principal.ts';
+import type { KeyRefusal, KeyVerdict } from '../registry/principal.ts';
 import type { Principals, Role } from './route.ts';
 
 /** Counts wrong keys; the same as for MQTT, so that a guesser gains nothing by changing the door. */
@@ -58,12 +59,22 @@ export async function authorize(
     guard.succeeded(address, verdict.principal.keyId);
     return verdict.principal;
   }
-  if (!verdict.ok && verdict.reason === 'unavailable') throw new StoreUnavailableError();
-  const isGuess = !verdict.ok && (verdict.reason === 'malformed' || verdict.reason === 'unknown');
-  if (isGuess) await delay(guard.failed(address, publicPartOf(key), key));
-  if (role === 'device' && !verdict.ok && verdict.principal?.kind === 'device') {
-    const { reason } = verdict;
-    if (reason === 'disabled' || reason === 'suspended') throw new DeviceRefusedError(reason);
+  if (!verdict.ok && isGuess(verdict.reason)) {
+    await delay(guard.failed(address, publicPartOf(key), key));
   }
-  throw new UnauthorizedError(role);
+  throw refusalOf(verdict, role);
+}
+
+function isGuess(reason: KeyRefusal): boolean {
+  return reason === 'malformed' || reason === 'unknown';
+}
+
+function refusalOf(verdict: KeyVerdict, role: 'admin' | 'device'): AppError {
+  if (verdict.ok) return new UnauthorizedError(role);
+  const { reason, principal } = verdict;
+  if (reason === 'unavailable') return new StoreUnavailableError();
+  const isOfDevice = role === 'device' && principal?.kind === 'device';
+  return isOfDevice && (reason === 'disabled' || reason === 'suspended')
+    ? new DeviceRefusedError(reason)
+    : new UnauthorizedError(role);
 }

@@ -7,6 +7,9 @@ export interface ImportProgress {
   readonly linesRefused: number;
 }
 
+const RETRY_MS_MAX = 10_000;
+/** Without a step forward for so long it is given up. */
+const STUCK_MS_MAX = 600_000;
 /** Weight of the newest interval in the rates that are shown. */
 const NEWEST = 0.3;
 
@@ -46,6 +49,29 @@ export class ImportPace {
     const linesPerS = (progress.linesRead - last.linesRead) / seconds;
     this.#bytesPerS += weight * (bytesPerS - this.#bytesPerS);
     this.#linesPerS += weight * (linesPerS - this.#linesPerS);
+  }
+}
+
+/** Whether an import still goes forward, and how long to wait before the next attempt. */
+export class Patience {
+  #furthest = -1;
+  #furtherAt = performance.now();
+  #waitMs = 1000;
+
+  /** @param byteOffset how far the import is. */
+  note(byteOffset: number): void {
+    if (byteOffset <= this.#furthest) return;
+    this.#furthest = byteOffset;
+    this.#furtherAt = performance.now();
+    this.#waitMs = 1000;
+  }
+
+  /** @returns ms to wait; null when it has been stuck for too long. */
+  next(): number | null {
+    if (performance.now() - this.#furtherAt > STUCK_MS_MAX) return null;
+    const waitMs = this.#waitMs;
+    this.#waitMs = Math.min(RETRY_MS_MAX, waitMs * 2);
+    return waitMs;
   }
 }
 

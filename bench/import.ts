@@ -16,7 +16,7 @@ import {
 import { readCredentials } from './credentials.ts';
 import { formatCount } from './figures.ts';
 import { ImportClient, PassingFailure, type ShownImport } from './import-client.ts';
-import { ImportPace } from './import-pace.ts';
+import { ImportPace, Patience } from './import-pace.ts';
 import { createProgress, type Progress } from './progress.ts';
 
 const HELP = `Imports readings from a file of CSV or NDJSON into a running Puback.
@@ -57,9 +57,6 @@ const OPTIONS: OptionTable = {
   'key-file': { type: 'string' },
 };
 
-const RETRY_MS_MAX = 10_000;
-/** Without a step forward for so long it is given up. */
-const STUCK_MS_MAX = 600_000;
 const ASK_EVERY_MS = 1000;
 const SHOWN_REFUSALS = 20;
 
@@ -98,36 +95,42 @@ async function importFile(
   file: ImportFile,
   { isAgain, progress, signal }: RunOptions,
 ): Promise<ShownImport> {
-  let isFirst = true;
-  let waitMs = 1000;
-  let furthest = -1;
-  let furtherAt = performance.now();
+  const patience = new Patience();
+  // Also the first question: is there a program at all?
+  let known = await firstAnswer(client, file);
+  const before = known?.importId;
+  let mayResume = !isAgain;
   for (;;) {
+    const byteOffset = mayResume ? (known?.byteOffset ?? 0) : 0;
+    patience.note(byteOffset);
     try {
-      const mayResume = !(isAgain && isFirst);
-      const known = mayResume ? await client.find(file.source, file.fingerprint) : null;
-      const offset = known !== null && known.byteOffset > HEAD_BYTES ? known.byteOffset : 0;
-      if ((known?.byteOffset ?? 0) > furthest) {
-        furthest = known?.byteOffset ?? 0;
-        furtherAt = performance.now();
-        waitMs = 1000;
-      }
-      isFirst = false;
+      const offset = byteOffset > HEAD_BYTES ? byteOffset : 0;
       return await sendOnce(client, file, { offset, mayResume, progress, signal });
     } catch (error) {
-      progress.end();
+      const waitMs = patience.next();
       if (signal.aborted) throw interrupted();
       if (!(error instanceof PassingFailure)) throw error;
-      if (isFirst)
-        throw new ToolFailedError(
-          `Puback does not answer: ${error.message}. Is it running (npm start)?`,
-        );
-      if (performance.now() - furtherAt > STUCK_MS_MAX) throw new ToolFailedError(error.message);
+      if (waitMs === null) throw new ToolFailedError(error.message);
       progress.step(`${error.message}: going on in ${waitMs / 1000} s`);
       progress.end();
+      await delay(waitMs, undefined, { signal }).catch(() => undefined);
     }
-    await delay(waitMs, undefined, { signal }).catch(() => undefined);
-    waitMs = Math.min(RETRY_MS_MAX, waitMs * 2);
+    known = await client.find(file.source, file.fingerprint).catch((error: unknown) => {
+      if (error instanceof PassingFailure) return known;
+      throw error;
+    });
+    mayResume ||= known?.importId !== before;
+  }
+}
+
+async function firstAnswer(client: ImportClient, file: ImportFile): Promise<ShownImport | null> {
+  try {
+    return await client.find(file.source, file.fingerprint);
+  } catch (error) {
+    if (!(error instanceof PassingFailure)) throw error;
+    throw new ToolFailedError(
+      `Puback does not answer: ${error.message}. Start it in another terminal: npm start`,
+    );
   }
 }
 

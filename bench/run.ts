@@ -1,9 +1,8 @@
-import { writeFile } from 'node:fs/promises';
 import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { findPackageRoot } from '../drizzle/package-root.ts';
 import { ToolFailedError } from '../errors.ts';
-import { ApiClient } from './api-client.ts';
+import { failOn, LIFTED_LIMITS, writeKeys } from './bench-program.ts';
 import {
   durationOption,
   interruption,
@@ -13,7 +12,6 @@ import {
   type OptionTable,
 } from './command-line.ts';
 import { findDatabaseUrl, withDatabase } from './database-client.ts';
-import { provisionFleet } from './fleet-keys.ts';
 import {
   findServerPid,
   measureScenario,
@@ -48,18 +46,6 @@ const OPTIONS: OptionTable = {
   quick: { type: 'boolean' },
   only: { type: 'string' },
   seconds: { type: 'string' },
-};
-
-const LIFTED_LIMITS = {
-  MQTT_PORT: '0',
-  HTTP_PORT: '0',
-  DEVICE_MESSAGES_PER_S: '0',
-  DEVICE_POINTS_PER_S: '0',
-  ORGANIZATION_MESSAGES_PER_S: '0',
-  ADDRESS_CONNECTIONS_MAX: '0',
-  ADDRESS_UNAUTHENTICATED_MAX: '0',
-  ADDRESS_CONNECTS_PER_S: '0',
-  LOG_LEVEL: 'warn',
 };
 
 const [loadBefore = 0] = loadavg();
@@ -111,9 +97,9 @@ async function runScenarios(
       client,
     };
     const results: ScenarioResult[] = [];
-    for (const scenario of chosen) {
+    for (const [index, scenario] of chosen.entries()) {
       progress.step(`(${scenario.id}) ${scenario.title}`);
-      const keysFile = keysFiles.get(scenario) ?? '';
+      const keysFile = keysFiles[index] ?? '';
       results.push(await measureScenario(subject, scenario, durations, keysFile));
     }
     progress.end();
@@ -126,40 +112,6 @@ async function runScenarios(
     }
     return results.every(isConserved) ? 0 : 1;
   });
-}
-
-/** Never resolves; rejects when the signal aborts. The generator ends with this process. */
-function failOn(interrupted: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    interrupted.addEventListener('abort', () => reject(new ToolFailedError('interrupted')));
-  });
-}
-
-/**
- * Makes devices and keys, one for each connection of each load. No device is in two loads: the times of
- * one load run ahead of the clock, and would meet those of the next.
- */
-async function writeKeys(
-  program: Program,
-  scratch: ScratchFolder,
-  chosen: readonly Scenario[],
-  progress: Progress,
-): Promise<Map<Scenario, string>> {
-  const { httpUrl, adminKey } = program.credentials;
-  const count = chosen.reduce((sum, { connections }) => sum + connections, 0);
-  const name = { prefix: 'bench', keyName: 'bench', tags: ['bench'] };
-  const boards = await provisionFleet(new ApiClient(httpUrl, adminKey), name, count, (ready) => {
-    progress.show(`${ready} of ${count} devices have a key`);
-    return true;
-  });
-  const files = new Map<Scenario, string>();
-  for (const scenario of chosen) {
-    const path = join(scratch.path, `keys-${scenario.id}.json`);
-    const keys = boards.splice(0, scenario.connections);
-    await writeFile(path, JSON.stringify(keys), { mode: 0o600 });
-    files.set(scenario, path);
-  }
-  return files;
 }
 
 function chooseScenarios(only: string): readonly Scenario[] {

@@ -1,6 +1,6 @@
 // HOT PATH: once per message while the database is away
 import { Refusal } from '../firmware-protocol/contract.ts';
-import type { Decoded } from '../firmware-protocol/telemetry.ts';
+import { isRefusal, type Decoded } from '../firmware-protocol/telemetry.ts';
 import type { Logger } from '../log.ts';
 import type { BatchSpool } from './batch-writer.ts';
 import type { Message } from './message.ts';
@@ -48,6 +48,17 @@ export class MessageSpool implements BatchSpool {
       this.#isRefusing = false;
     });
   }
+}
+
+/**
+ * Acknowledges a message that was spooled while it was held. Of a device that was not loaded the numbers
+ * are recalled from the spool when it is.
+ */
+export function settleSpooled({ lane, outcome, publication, canonical }: Message): void {
+  if (lane.device.isLoaded && lane.boot !== null && outcome !== null && !isRefusal(outcome)) {
+    for (const { seq } of outcome.samples) if (seq !== null) lane.sequence.addStored(seq);
+  }
+  publication.acknowledge(canonical);
 }
 
 function recordOf({ publication, lane, receivedMicros, basis, outcome }: Message): SpoolRecord {

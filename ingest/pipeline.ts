@@ -1,6 +1,6 @@
 // HOT PATH: see bench/RESULTS.md
 import { Refusal } from '../firmware-protocol/contract.ts';
-import { isRefusal, type Decoded } from '../firmware-protocol/telemetry.ts';
+import type { Decoded } from '../firmware-protocol/telemetry.ts';
 import { NO_BASIS, newestTimes, type TimeLimits } from '../firmware-protocol/time.ts';
 import { reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
@@ -10,11 +10,13 @@ import type { DeviceLane } from './device-lane.ts';
 import { Encoder } from './encoder.ts';
 import type { Lane } from './lane.ts';
 import type { LaneStore } from './lane-store.ts';
+import { settleSpooled } from './message-spool.ts';
 import { LogRate, type LogVerdict } from './log-rate.ts';
 import type { Message, Publication, Receipt } from './message.ts';
 import type { DropReason, IngestMetrics } from './metrics.ts';
 import type { MetricKind } from './metric-catalog.ts';
 import type { MetricUnits } from './metric-units.ts';
+import { overRateReason, passesRates } from './message-rates.ts';
 import { readMessage } from './payload-reader.ts';
 import { keepApart, putAside, setAside } from './refusal.ts';
 import type { SharedRate } from './shared-rate.ts';
@@ -33,8 +35,6 @@ export interface PipelineLimits extends TimeLimits {
   readonly deviceLogBytesPerSecond: number;
 }
 
-/** A message over the rate waits this long at most; reading from the socket rests meanwhile. */
-const RATE_WAIT_MS_MAX = 2000;
 /** What `in/err` says of a message that is not taken. */
 const DROP_TEXTS: Readonly<Record<DropReason, string>> = {
   rate: 'more messages or values a second than allowed',
@@ -380,32 +380,4 @@ export class Pipeline {
     clearInterval(this.#watch);
     this.#watch = null;
   }
-}
-
-/** Takes a message's part of every rate, where it is there at once. */
-function passesRates(message: Message, nowMs: number): boolean {
-  const { device, sharedRates } = message.lane;
-  if (!message.isCounted && device.messageBucket.take(1, nowMs) > 0) return false;
-  message.isCounted = true;
-  for (; message.sharedRatesPassed < sharedRates.length; message.sharedRatesPassed += 1) {
-    if (sharedRates[message.sharedRatesPassed]?.take(nowMs) === false) return false;
-  }
-  return true;
-}
-
-/** Of a device that was not loaded the numbers are recalled from the spool when it is. */
-function settleSpooled({ lane, outcome, publication, canonical }: Message): void {
-  if (lane.device.isLoaded && lane.boot !== null && outcome !== null && !isRefusal(outcome)) {
-    for (const { seq } of outcome.samples) if (seq !== null) lane.sequence.addStored(seq);
-  }
-  publication.acknowledge(canonical);
-}
-
-/** Why waiting does not help: the device has been over a rate, or will be, for too long. */
-function overRateReason(device: DeviceLane): DropReason | null {
-  const now = performance.now();
-  const { rateWaitSince, messageBucket, waiting, sharedWait } = device;
-  if (rateWaitSince !== null && now - rateWaitSince > RATE_WAIT_MS_MAX) return 'rate';
-  if (messageBucket.waitFor(waiting.length + 1, now) > RATE_WAIT_MS_MAX) return 'rate';
-  return sharedWait.overReason(now);
 }

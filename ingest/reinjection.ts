@@ -1,5 +1,4 @@
-import { inOrganization, type TenantDatabase, type Transaction } from '../drizzle/transaction.ts';
-import { fixedUuidV7 } from '../drizzle/uuid-v7.ts';
+import { inOrganization, type TenantDatabase } from '../drizzle/transaction.ts';
 import { QuarantineNotFoundError, StoreUnavailableError } from '../errors.ts';
 import {
   isTopicRefusal,
@@ -10,21 +9,18 @@ import {
 import { NO_BASIS } from '../firmware-protocol/time.ts';
 import type { Lane } from './lane.ts';
 import type { Channel, Publication } from './message.ts';
+import type { QuarantineAuthor, QuarantineFilter, WriteAudit } from './quarantine-row.ts';
 import {
-  filterClauses,
-  type QuarantineAuthor,
-  type QuarantineFilter,
-  type WriteAudit,
-} from './quarantine-row.ts';
+  countLeft,
+  selectRows,
+  settle,
+  type AskedRows,
+  type Attempt,
+  type RefusedAgain,
+  type ReinjectionQuery,
+  type ReinjectionRow,
+} from './reinjection-rows.ts';
 import type { ReplayWayIn } from './replay-port.ts';
-import { microsOf } from './timestamp-text.ts';
-
-/** A message that cannot be stored this time either, and why. */
-export interface RefusedAgain {
-  readonly quarantineId: string;
-  readonly code: string;
-  readonly detail: string;
-}
 
 /** What became of a run of messages. */
 export interface ReinjectionResult {
@@ -36,14 +32,6 @@ export interface ReinjectionResult {
   readonly last: string | null;
   /** Messages of the filter behind it. */
   readonly left: number;
-}
-
-/** Which messages are tried, oldest first. */
-export interface ReinjectionQuery extends QuarantineFilter {
-  /** At most so many, and less when they are more than 8 MiB. */
-  readonly limit: number;
-  /** Those behind this id. */
-  readonly after: string | null;
 }
 
 /** What {@link Reinjection} is joined with. */
@@ -81,7 +69,7 @@ export class Reinjection {
     return this.#run(author, { ...query, one: null });
   }
 
-  async #run(author: QuarantineAuthor, query: Asked): Promise<ReinjectionResult> {
+  async #run(author: QuarantineAuthor, query: AskedRows): Promise<ReinjectionResult> {
     const { database } = this.#parts;
     const { organizationId } = author;
     const rows = await inOrganization(database, organizationId, (transaction) =>
@@ -107,7 +95,7 @@ export class Reinjection {
   }
 
   /** Resolves when the fate of all is committed. */
-  async #feed(organizationId: number, rows: readonly Row[]): Promise<Attempt[]> {
+  async #feed(organizationId: number, rows: readonly ReinjectionRow[]): Promise<Attempt[]> {
     const { ingest, ageMaxMs, timeoutMs } = this.#parts;
     const lanes = new Map<number, Lane>();
     const waiting: Promise<void>[] = [];
@@ -154,33 +142,6 @@ const NO_FILTER: QuarantineFilter = {
   fromMicros: null,
   toMicros: null,
 };
-const RUN_PAYLOAD_BYTES_MAX = 8_388_608;
-/** What is left is counted up to here. */
-const LEFT_MAX = 100_000;
-
-interface Asked extends ReinjectionQuery {
-  /** Only the message of this id. */
-  readonly one: string | null;
-}
-
-interface Row {
-  quarantine_id: string;
-  device_id: number;
-  device: string;
-  organization: string;
-  received_micros: number;
-  topic: string;
-  payload: Buffer;
-  /** Another one after each UPDATE of the row. */
-  version: string;
-}
-
-interface Attempt {
-  readonly row: Row;
-  /** As far as it is known before, or told on the way. The database has the last word. */
-  refusal: { readonly code: string; readonly detail: string } | null;
-}
-
 /** Lets a run rest while a message waits before the queue. */
 class FeedRun {
   isOver = false;
@@ -203,109 +164,17 @@ class FeedRun {
   }
 }
 
-function selectRows(
-  { client }: Transaction,
-  organizationId: number,
-  { limit, ...query }: Asked,
-): Promise<Row[]> {
-  const values: unknown[] = [organizationId, limit, RUN_PAYLOAD_BYTES_MAX];
-  const give = (value: unknown): string => `$${values.push(value)}`;
-  const asked = client.query<Row>(
-    `SELECT quarantine_id, device_id, device, organization, topic, payload, version,
-            ${microsOf('received_at')} AS received_micros
-     FROM (
-       SELECT page.*, device.slug AS device, organization.slug AS organization,
-              sum(octet_length(page.payload)) OVER (ORDER BY page.quarantine_id) AS bytes,
-              row_number() OVER (ORDER BY page.quarantine_id) AS place
-       FROM (
-         SELECT *, xmin::text AS version FROM quarantine
-         WHERE organization_id = $1 ${askedClauses(query, give)} ORDER BY quarantine_id LIMIT $2
-       ) AS page
-       JOIN device USING (device_id)
-       JOIN organization ON organization.organization_id = device.organization_id
-     ) AS measured
-     WHERE place = 1 OR bytes <= $3
-     ORDER BY quarantine_id`,
-    values,
-  );
-  return asked.then(({ rows }) => rows);
-}
-
-function askedClauses(
-  { one, after, ...filter }: Omit<Asked, 'limit'>,
-  give: (value: unknown) => string,
-): string {
-  const clauses = [filterClauses(filter, give)];
-  if (one !== null) clauses.push(`AND quarantine_id = ${give(one)}`);
-  if (after !== null) clauses.push(`AND quarantine_id > ${give(after)}`);
-  return clauses.join(' ');
-}
-
-async function countLeft(
-  { client }: Transaction,
-  organizationId: number,
-  { limit: _, ...query }: Asked,
-): Promise<number> {
-  if (query.one !== null || query.after === null) return 0;
-  const values: unknown[] = [organizationId, LEFT_MAX];
-  const clauses = askedClauses(query, (value) => `$${values.push(value)}`);
-  const { rows } = await client.query<{ messages: number }>(
-    `SELECT count(*)::int4 AS messages FROM (
-       SELECT FROM quarantine WHERE organization_id = $1 ${clauses} LIMIT $2) AS behind`,
-    values,
-  );
-  return rows[0]?.messages ?? 0;
-}
-
-/**
- * Takes what is stored out of quarantine. A message that the pipeline refused again has its row written
- * by that, under the id that follows from its device and time of receipt; so has the message of an
- * older row with another id, which goes then. What was changed meanwhile by anybody stays as it is.
- */
-async function settle(
-  { client }: Transaction,
-  attempts: readonly Attempt[],
-): Promise<RefusedAgain[]> {
-  const ids = attempts.map(({ row }) => row.quarantine_id);
-  const fixedIds = attempts.map(({ row }) => fixedUuidV7(row.received_micros, row.device_id));
-  const versions = attempts.map(({ row }) => row.version);
-  const codes = attempts.map(({ refusal }) => refusal?.code ?? null);
-  const details = attempts.map(({ refusal }) => refusal?.detail ?? null);
-  const given = `unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[])
-    AS given (id, fixed_id, version, code, detail)`;
-  const values = [ids, fixedIds, versions, codes, details];
-  await client.query(
-    `DELETE FROM quarantine USING ${given}
-     WHERE quarantine_id = given.id AND quarantine.xmin::text = given.version
-       AND (given.code IS NULL OR given.detail IS NULL OR given.id <> given.fixed_id AND EXISTS (
-         SELECT FROM quarantine AS again WHERE again.quarantine_id = given.fixed_id))`,
-    values,
-  );
-  await client.query(
-    `UPDATE quarantine SET code = given.code, detail = given.detail FROM ${given}
-     WHERE quarantine_id = given.id AND quarantine.xmin::text = given.version`,
-    values,
-  );
-  const { rows } = await client.query<{ id: string; code: string; detail: string }>(
-    `SELECT DISTINCT ON (given.id) quarantine_id AS id, quarantine.code, quarantine.detail
-     FROM ${given} JOIN quarantine ON quarantine_id IN (given.id, given.fixed_id)
-     ORDER BY given.id`,
-    values,
-  );
-  return rows.map(({ id, code, detail }) => ({ quarantineId: id, code, detail }));
-}
-
 /** Channels that can be stored; a `hello` has nothing to store once its connection is over. */
 const CHANNELS: ReadonlySet<string> = new Set<Channel>(['data', 'scalar', 'senml', 'event', 'log']);
 
-function uplinkOf({ topic, organization, device }: Row): UplinkTopic | string {
+function uplinkOf({ topic, organization, device }: ReinjectionRow): UplinkTopic | string {
   if (topicNameFault(topic) !== null) return 'forbidden';
   const uplink = readUplinkTopic(topic, { organization, device });
   if (isTopicRefusal(uplink)) return uplink.code;
   return CHANNELS.has(uplink.channel) ? uplink : 'unknown_channel';
 }
 
-function topicRefusal(row: Row): Attempt['refusal'] {
+function topicRefusal(row: ReinjectionRow): Attempt['refusal'] {
   const uplink = uplinkOf(row);
   if (typeof uplink !== 'string') return null;
   return { code: uplink, detail: 'nothing that comes on this topic can be stored' };

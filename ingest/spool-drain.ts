@@ -114,7 +114,11 @@ export class SpoolDrain {
     const isFull = this.#underWay >= UNDER_WAY_MAX || this.#underWayBytes >= UNDER_WAY_BYTES_MAX;
     if (isFull || isBusy()) return this.#pause();
     const placed = await spool.read(READ_MESSAGES, READ_BYTES);
-    if (placed.length === 0) return this.#pause();
+    if (placed.length === 0) {
+      // All was read and nothing is under way, but something was not stored: once more.
+      if (this.#underWay === 0 && spool.pendingMessages > 0) spool.rewind();
+      return this.#pause();
+    }
     for (const each of placed) this.#feed(each);
   }
 

@@ -1,15 +1,21 @@
-import { isUtf8 } from 'node:buffer';
 import { z } from 'zod';
-import { findHint } from '../../firmware-protocol/diagnosis.ts';
-import type { InspectedMessage, Quarantine } from '../../ingest/quarantine.ts';
-import type { QuarantinedMessage, QuarantineFilter } from '../../ingest/quarantine-row.ts';
-import type { Reinjection, ReinjectionResult } from '../../ingest/reinjection.ts';
+import type { Quarantine } from '../../ingest/quarantine.ts';
+import type { QuarantineFilter } from '../../ingest/quarantine-row.ts';
+import type { Reinjection } from '../../ingest/reinjection.ts';
 import type { Devices } from '../../registry/devices.ts';
 import { readCursor, writeCursor } from '../cursor.ts';
 import { defineRoute, type Route } from '../route.ts';
-import { cursorQuery, limitQuery, pageOf, timeAnswer, timeText } from '../schemas.ts';
-import { formatMicros } from '../time-text.ts';
+import { cursorQuery, limitQuery, pageOf, timeText } from '../schemas.ts';
 import { authorOf } from './devices.ts';
+import {
+  bodyOf,
+  encoding,
+  inspectedAnswer,
+  inspectedBody,
+  messageAnswer,
+  outcomeAnswer,
+  outcomeBody,
+} from './quarantine-answers.ts';
 
 /** What the routes of quarantine need. */
 export interface QuarantineRoutesDeps {
@@ -24,33 +30,6 @@ const PAYLOAD_BYTES_MAX = 65_536;
 const TOPIC_CHARS_MAX = 256;
 const REINJECTED_MAX = 1000;
 const DELETED_MAX = 5000;
-
-const encoding = z.enum(['text', 'base64']);
-const messageAnswer = z.object({
-  quarantineId: z.string(),
-  device: z.string().nullable().describe('Null when the device was deleted since.'),
-  receivedAt: timeAnswer,
-  topic: z.string(),
-  code: z
-    .string()
-    .describe('Why, as the device was told on in/err; or not_stored, device_quarantined.'),
-  detail: z.string(),
-  editedAt: timeAnswer.nullable(),
-  payload: z.string(),
-  payloadEncoding: encoding.describe('text: the payload is printable UTF-8.'),
-  payloadBytes: z.number().int(),
-});
-const inspectedAnswer = messageAnswer.extend({
-  hint: z.string().nullable().describe('What to change, in a sentence.'),
-  originalPayload: z.string().nullable().describe('As sent; null when it was never edited.'),
-  originalPayloadEncoding: encoding.nullable(),
-  revision: z.string().describe('To be sent with a change of the message.'),
-});
-const refusedAnswer = z.object({ quarantineId: z.string(), code: z.string(), detail: z.string() });
-const outcomeAnswer = z.object({
-  stored: z.number().int().describe('Stored now, and no longer in quarantine.'),
-  refused: z.array(refusedAnswer).describe('In quarantine still, with the new reason.'),
-});
 
 const place = z.tuple([z.uuid()]);
 const messageParams = z.strictObject({ quarantineId: z.string().describe('Id of the message.') });
@@ -287,44 +266,4 @@ async function filterOf(
 /** A text that is no id is the id of no message. */
 function idOf(text: string): string {
   return z.uuid().safeParse(text).success ? text : '00000000-0000-0000-0000-000000000000';
-}
-
-function bodyOf(message: QuarantinedMessage): z.input<typeof messageAnswer> {
-  return {
-    quarantineId: message.quarantineId,
-    device: message.device,
-    receivedAt: formatMicros(message.receivedMicros),
-    topic: message.topic,
-    code: message.code,
-    detail: message.detail,
-    editedAt: message.editedAt?.toISOString() ?? null,
-    payload: message.payload.toString(encodingOf(message.payload)),
-    payloadEncoding: isPrintable(message.payload) ? 'text' : 'base64',
-    payloadBytes: message.payload.length,
-  };
-}
-
-function inspectedBody(message: InspectedMessage): z.input<typeof inspectedAnswer> {
-  const { originalPayload } = message;
-  const isText = originalPayload === null || isPrintable(originalPayload);
-  return {
-    ...bodyOf(message),
-    hint: findHint(message.code),
-    originalPayload: originalPayload?.toString(encodingOf(originalPayload)) ?? null,
-    originalPayloadEncoding: originalPayload === null ? null : isText ? 'text' : 'base64',
-    revision: message.revision,
-  };
-}
-
-function outcomeBody({ stored, refused }: ReinjectionResult): z.input<typeof outcomeAnswer> {
-  return { stored, refused: [...refused] };
-}
-
-function encodingOf(payload: Buffer): 'utf8' | 'base64' {
-  return isPrintable(payload) ? 'utf8' : 'base64';
-}
-
-/** UTF-8 without control characters other than tab and line ends. */
-function isPrintable(payload: Buffer): boolean {
-  return isUtf8(payload) && !/[^\P{Cc}\t\r\n]/u.test(payload.toString('utf8'));
 }

@@ -157,7 +157,12 @@ class JobRunner implements Aggregates {
   }
 
   async run(job: AggregateJob): Promise<boolean> {
-    return (await this.#runOnce(job)) !== 'elsewhere';
+    try {
+      return (await this.#runOnce(job)) !== 'elsewhere';
+    } catch (err) {
+      this.#noteFault(job, err);
+      throw err;
+    }
   }
 
   #schedule(job: AggregateJob, afterMs: number): void {

@@ -76,7 +76,7 @@ describe('D-09 a row that cannot be stored', { timeout: 60_000 }, () => {
     { what: 'is out of range', payload: '{"v":1e999}', isKept: true },
     { what: 'is not a number', payload: '{"v":nan}', isKept: true },
     { what: 'is of the year 300000', payload: '{"ts":9404294400000000,"v":1}', isKept: true },
-  ])('and $what costs 999 others nothing and ends', async ({ payload, isKept }) => {
+  ])('costs 999 others nothing and ends: $what', async ({ payload, isKept }) => {
     const client = await app.connect(key);
     const sent: Promise<unknown>[] = [];
     for (let n = 0; n < 1000; n += 1) {
@@ -98,7 +98,7 @@ describe('D-10 a batch that the database rejects', { timeout: 60_000 }, () => {
     { sqlstate: '53200', what: 'no memory' },
     { sqlstate: '57014', what: 'a statement timeout' },
     { sqlstate: '58030', what: 'an I/O error' },
-  ])('with $sqlstate, $what, is tried again and stored once', async ({ sqlstate }) => {
+  ])('is tried again and stored once: $sqlstate, $what', async ({ sqlstate }) => {
     const { fleet, settle } = await startNumberedLoad(app);
     await eventually('load', () => fleet.acknowledged > 100);
     const failures = await app.metric('puback_ingest_commit_failures_total');
@@ -199,7 +199,7 @@ describe('D-14 a message that comes twice', () => {
   it.each([
     { by: 'its ts', payload: `{"ts":${Date.now()},"v":7}`, hello: null },
     { by: 'its seq in a boot', payload: '{"seq":1,"v":7}', hello: '{"boot":3}' },
-  ])('is stored once, told by $by, with DUP and without, over two connections', async (sent) => {
+  ])('is stored once, with DUP and without, over two connections: by $by', async (sent) => {
     const publish = (messageId: number, dup: boolean) => ({
       cmd: 'publish' as const,
       topic: 'v1/me/data',

@@ -31,30 +31,32 @@ afterEach(async () => {
 afterAll(() => own.close());
 
 describe.runIf(hasSpool)('with a spool, a database', { timeout: 60_000 }, () => {
-  it.each([
+  for (const given of [
     { id: 'D-04', fault: 'is killed', strike: () => own.server.kill() },
     { id: 'D-05', fault: 'is stopped', strike: () => own.server.stop('immediate') },
     { id: 'D-08', fault: 'hangs', strike: () => own.server.freeze() },
-  ])('$id that $fault costs no PUBACK, and all is stored once when it is back', async (given) => {
-    const { fleet, settle } = await startNumberedLoad(app);
-    await eventually('load', () => fleet.acknowledged > 200);
-    await given.strike();
-    const before = fleet.acknowledged;
-    await eventually(
-      'PUBACKs after the fsync in the spool',
-      () => fleet.acknowledged > before + 500,
-      20_000,
-    );
-    expect(await app.metric('puback_spool_messages')).toBeGreaterThan(0);
-    expect(await healthOf(app)).toMatchObject({ live: 200 });
-    await own.server.thaw();
-    await own.server.start();
-    await eventually('an empty spool', () => spoolIsEmpty(app), 20_000);
-    const back = fleet.acknowledged;
-    await eventually('PUBACKs after COMMIT', () => fleet.acknowledged > back + 100);
-    expect(await settle()).toMatchObject(faultless);
-    expect(await spoolIsEmpty(app)).toBe(true);
-  });
+  ]) {
+    it(`${given.id} that ${given.fault} costs no PUBACK, and all is stored once when it is back`, async () => {
+      const { fleet, settle } = await startNumberedLoad(app);
+      await eventually('load', () => fleet.acknowledged > 200);
+      await given.strike();
+      const before = fleet.acknowledged;
+      await eventually(
+        'PUBACKs after the fsync in the spool',
+        () => fleet.acknowledged > before + 500,
+        20_000,
+      );
+      expect(await app.metric('puback_spool_messages')).toBeGreaterThan(0);
+      expect(await healthOf(app)).toMatchObject({ live: 200 });
+      await own.server.thaw();
+      await own.server.start();
+      await eventually('an empty spool', () => spoolIsEmpty(app), 20_000);
+      const back = fleet.acknowledged;
+      await eventually('PUBACKs after COMMIT', () => fleet.acknowledged > back + 100);
+      expect(await settle()).toMatchObject(faultless);
+      expect(await spoolIsEmpty(app)).toBe(true);
+    });
+  }
 
   it('D-11 that is read-only gets everything later', async () => {
     const { fleet, settle } = await startNumberedLoad(app);

@@ -129,7 +129,7 @@ describe('/api/v1/retention', () => {
     async (asked) => {
       const { status, body } = await t.send('PUT', '/api/v1/retention', asked);
       expect([status, body.code]).toEqual([400, 'REQUEST_INVALID']);
-      expect(days((await t.send('GET', '/api/v1/retention')).body).raw).toBe(30);
+      expect(days((await t.send('GET', '/api/v1/retention')).body)['raw']).toBe(30);
     },
   );
 });

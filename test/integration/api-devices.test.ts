@@ -18,6 +18,7 @@ describe('routes of devices', () => {
     expect(made.body).toEqual({
       ...wanted,
       disabled: false,
+      quarantined: false,
       createdAt: expect.stringMatching(TIME) as string,
       updatedAt: expect.stringMatching(TIME) as string,
     });

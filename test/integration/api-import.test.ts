@@ -14,7 +14,7 @@ let t: TestApi;
 beforeAll(async () => {
   t = await createTestApi({
     settings: { IMPORTS_MAX: '2', IMPORT_REFUSALS_MAX: '150', IMPORT_BYTES_MAX: '100000000' },
-    importIdleMs: 1500,
+    importIdleMs: 4000,
     rawDays: 3650,
   });
   for (const device of ['a', 'b']) await t.send('POST', '/api/v1/devices', { device });

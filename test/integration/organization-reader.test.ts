@@ -5,7 +5,14 @@ import type { TestDatabase, TestLogin } from '../support/database.ts';
 import { ensureDays, ensureMetric, insertReading } from '../support/readings.ts';
 import { createOrganization, createTestRegistry } from '../support/registry.ts';
 
-const VIEWS = ['v_own_reading', 'v_own_latest', 'v_own_device'];
+const VIEWS = [
+  'v_own_reading',
+  'v_own_latest',
+  'v_own_device',
+  'v_own_reading_1m',
+  'v_own_reading_1h',
+  'v_own_reading_1d',
+];
 
 let test: TestDatabase;
 let grafana: TestLogin;
@@ -116,6 +123,9 @@ describe('the views', () => {
     ['v_own_reading', 'v_reading'],
     ['v_own_latest', 'v_latest'],
     ['v_own_device', 'v_device'],
+    ['v_own_reading_1m', 'v_reading_1m'],
+    ['v_own_reading_1h', 'v_reading_1h'],
+    ['v_own_reading_1d', 'v_reading_1d'],
   ])('%s has the columns of %s', async (own, all) => {
     const fields = async (view: string): Promise<string[]> => {
       const { fields } = await test.database.pool.query(`SELECT * FROM ${view} LIMIT 0`);

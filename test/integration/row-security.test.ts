@@ -28,6 +28,8 @@ const READS = [
   '/api/v1/devices/d/keys',
   '/api/v1/devices/d/latest',
   '/api/v1/devices/d/readings',
+  '/api/v1/devices/d/aggregates?bucket=1m',
+  '/api/v1/retention',
   '/api/v1/devices/d/diagnostics',
   '/api/v1/devices/d/events',
   '/api/v1/devices/d/logs',

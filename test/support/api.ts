@@ -10,9 +10,9 @@ import { Imports } from '../../ingest/import/imports.ts';
 import { Ingest } from '../../ingest/ingest.ts';
 import { createCompleteness } from '../../ingest/completeness.ts';
 import { createQuarantine } from '../../ingest/quarantine.ts';
-import { Reinjection } from '../../ingest/reinjection.ts';
+import type { Reinjection } from '../../ingest/reinjection.ts';
 import { importLimits, ingestLimits, replayAgeMaxMs } from '../../joints.ts';
-import { watchQuarantine } from '../../quarantine-watch.ts';
+import { createReinjection, watchQuarantine } from '../../quarantine-joints.ts';
 import { writeAudit } from '../../registry/audit.ts';
 import type { Registry } from '../../registry/registry.ts';
 import { createTestDatabase, type TestDatabase } from './database.ts';
@@ -102,13 +102,7 @@ export async function createTestApi(options: TestApiOptions = {}): Promise<TestA
     timeoutMs: config.HTTP_INGEST_TIMEOUT_S * 1000,
     ageMaxMs,
   });
-  const reinjection = new Reinjection({
-    database,
-    ingest,
-    writeAudit,
-    ageMaxMs: config.IMPORT_AGE_MAX_D * 86_400_000,
-    timeoutMs: 5000,
-  });
+  const reinjection = createReinjection(config, { database, ingest });
   await watchQuarantine({ registry, ingest, log: silent });
   const api = await createApi({
     log: pino({ level: 'debug' }, { write: (line: string) => void logged.push(line) }),

@@ -141,6 +141,31 @@ describe('CSV', () => {
     );
   });
 
+  it('is the same with a quote somewhere else in the file, where another way is taken', () => {
+    const cell = fc.constantFrom(
+      '',
+      ' ',
+      'a',
+      '1',
+      "'",
+      '\\',
+      ' 2 ',
+      '\t',
+      'é',
+      '\u{fffd}',
+      'true',
+    );
+    const row = fc.array(cell, { minLength: 1, maxLength: 6 }).map((cells) => cells.join(','));
+    fc.assert(
+      fc.property(fc.array(row, { minLength: 1, maxLength: 8 }), (rows) => {
+        const text = ['device,time,metric,value', ...rows.map((line) => `a,${TS},${line}`)].join(
+          '\n',
+        );
+        expect(csv(`${text}\n"a",${TS},m,1`).slice(0, -1)).toEqual(csv(text));
+      }),
+    );
+  });
+
   it('never throws because of a line (I-09)', () => {
     const piece = fc.constantFrom(
       'a',

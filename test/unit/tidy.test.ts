@@ -14,6 +14,7 @@ import { readJournal } from '../../drizzle/migrate.ts';
 import { REFUSAL_CODES } from '../../firmware-protocol/contract.ts';
 import { ImportMetrics } from '../../ingest/import/metrics.ts';
 import { ClockMetrics } from '../../ingest/clock-metrics.ts';
+import { createAggregateMetrics } from '../../ingest/aggregates/metrics.ts';
 import { IngestMetrics } from '../../ingest/metrics.ts';
 import { QuarantineMetrics } from '../../ingest/quarantine-pruning.ts';
 import { registerSpoolMetrics, SpoolTotals } from '../../ingest/spool/spool-metrics.ts';
@@ -259,6 +260,13 @@ async function registeredMetrics(): Promise<string[]> {
   createRegistryMetrics(registry, () => true);
   createDeviceEventMetrics(registry, () => 0, 1);
   createApiMetrics(registry, () => 0, 1);
+  createAggregateMetrics(registry, () => ({
+    ageSeconds: () => 0,
+    lagSeconds: () => 0,
+    dirtyRanges: 0,
+    partitionsAhead: 0,
+    failingJobs: 0,
+  }));
   new IngestMetrics().register(registry, { rowsMax: 1, bytesMax: 1 }, () => ({
     queuedRows: 0,
     queuedBytes: 0,

@@ -1,6 +1,14 @@
+import type { Registry as MetricsRegistry } from 'prom-client';
+import type { Config } from './config.ts';
+import type { Database } from './drizzle/database.ts';
+import { BOOTS_PER_DEVICE_MAX } from './ingest/completeness.ts';
+import { pruneBoots } from './ingest/completeness-pruning.ts';
 import type { Ingest } from './ingest/ingest.ts';
+import { pruneQuarantine, QuarantineMetrics } from './ingest/quarantine-pruning.ts';
+import { Reinjection } from './ingest/reinjection.ts';
 import { reasonOf } from './errors.ts';
 import type { Logger } from './log.ts';
+import { writeAudit } from './registry/audit.ts';
 import type { Registry } from './registry/registry.ts';
 
 /** What {@link watchQuarantine} joins. */
@@ -39,4 +47,40 @@ export async function watchQuarantine(parts: QuarantineWatchParts): Promise<void
     });
   });
   await recheck();
+}
+
+/** What sends messages of quarantine through the pipeline again. */
+export function createReinjection(
+  config: Config,
+  parts: { readonly database: Database; readonly ingest: Ingest },
+): Reinjection {
+  return new Reinjection({
+    ...parts,
+    writeAudit,
+    ageMaxMs: config.IMPORT_AGE_MAX_D * 86_400_000,
+    timeoutMs: config.HTTP_INGEST_TIMEOUT_S * 1000,
+  });
+}
+
+/** Makes what deletes old messages from quarantine and forgets old boots, to be called every minute. */
+export function createPruning(
+  config: Config,
+  { pool }: Database,
+  { metricsRegistry, log }: { metricsRegistry: MetricsRegistry; log: Logger },
+): () => void {
+  const metrics = new QuarantineMetrics(metricsRegistry);
+  const bounds = {
+    ageMaxMs: config.QUARANTINE_AGE_MAX_D * 86_400_000,
+    rowsPerDeviceMax: config.QUARANTINE_ROWS_PER_DEVICE_MAX,
+    apartRowsPerDeviceMax: config.QUARANTINE_DEVICE_ROWS_MAX,
+  };
+  return () => {
+    const pruned = Promise.all([
+      pruneQuarantine(pool, bounds, metrics),
+      pruneBoots(pool, BOOTS_PER_DEVICE_MAX),
+    ]);
+    pruned.catch((err: unknown) => {
+      log.warn({ err: reasonOf(err) }, 'quarantine not pruned, will be tried again');
+    });
+  };
 }
