@@ -1,46 +1,23 @@
-import { join } from 'node:path';
 import { Registry as MetricsRegistry, collectDefaultMetrics } from 'prom-client';
-import { createApi } from './api/server.ts';
-import type { Broker } from './broker/broker.ts';
 import { createGateMetrics } from './broker/gate/gate-metrics.ts';
-import { createGate, type Gate } from './broker/gate/gate.ts';
+import { createGate } from './broker/gate/gate.ts';
 import { listenTcp, type Listener, type ListenerParts } from './broker/gate/listeners.ts';
 import { openFilesLimit } from './broker/gate/open-files.ts';
 import { listenTls } from './broker/gate/tls-listener.ts';
-import { createWebSocketIntake } from './broker/gate/websocket.ts';
 import { createBrokerMetrics } from './broker/metrics.ts';
 import type { Config } from './config.ts';
 import { ConnectionHistory } from './connection-history.ts';
 import { openFleet } from './fleet.ts';
 import { lockDataFolder } from './drizzle/data-folder-lock.ts';
 import { openDatabase, type Database } from './drizzle/database.ts';
-import { findPackageRoot } from './drizzle/package-root.ts';
 import { startEmbedded } from './drizzle/embedded.ts';
-import { createHistory } from './ingest/history.ts';
-import { Ingest } from './ingest/ingest.ts';
-import { registerSpoolMetrics } from './ingest/spool/spool-metrics.ts';
-import { Spool } from './ingest/spool/spool.ts';
-import { createOccurrences } from './ingest/occurrences.ts';
-import { createCompleteness } from './ingest/completeness.ts';
-import { createQuarantine } from './ingest/quarantine.ts';
-import {
-  closeRevoked,
-  deviceEventBounds,
-  createHealth,
-  createHttpIntake,
-  createImports,
-  gateLimits,
-  ingestLimits,
-  retentionBounds,
-  pruneOccurrences,
-  readVersion,
-} from './joints.ts';
+import { closeRevoked, deviceEventBounds, gateLimits, retentionBounds } from './joints.ts';
 import { createLog, type Logger } from './log.ts';
-import { createPruning, createReinjection, watchQuarantine } from './quarantine-joints.ts';
 import type { Credentials } from './registry/credentials-file.ts';
-import { writeAudit } from './registry/audit.ts';
 import { ensureCredentials, writeAddresses } from './registry/first-start.ts';
 import { createRegistry, type Registry } from './registry/registry.ts';
+import { openStore } from './store.ts';
+import { openWeb, type WebDeps } from './web.ts';
 
 /** Where the program can be reached. */
 export interface Addresses {
@@ -158,8 +135,7 @@ async function bringUp(
           ? 'when missing'
           : 'never',
   });
-  const ingest = await openIngest(context, database);
-  await watchQuarantine({ registry, ingest, log });
+  const store = await openStore({ ...context, database, registry });
   const metrics = createBrokerMetrics(metricsRegistry);
   const gateMetrics = createGateMetrics(metricsRegistry);
   const history = new ConnectionHistory(registry, (code) => gateMetrics.identityFound(code));
@@ -174,10 +150,11 @@ async function bringUp(
     log,
   });
   const { guard } = gate;
+  const { ingest } = store;
   const fleet = { ...context, database, registry, ingest, guard, history, metrics };
   const broker = await openFleet(fleet);
   closeRevoked(registry, broker, log);
-  const addresses = await listen(context, { database, registry, ingest, gate, broker });
+  const addresses = await listen({ ...context, ...store, database, registry, gate, broker });
   if (first.credentials === null) return { addresses, credentials: null, isIssued: false };
   const credentials = await writeAddresses(config.DATA_DIR, first.credentials, addresses);
   return { addresses, credentials, isIssued: first.issued };
@@ -219,38 +196,9 @@ async function openRegistry(context: Context, database: Database): Promise<Regis
   return registry;
 }
 
-async function openIngest(context: Context, database: Database): Promise<Ingest> {
-  const { config, log, metricsRegistry, onStop } = context;
-  const spool = await Spool.open({
-    folder: join(config.DATA_DIR, 'spool'),
-    limits: { bytesMax: config.SPOOL_BYTES_MAX, segmentBytes: config.SPOOL_SEGMENT_BYTES },
-    log,
-  });
-  onStop('spool', () => spool.close());
-  registerSpoolMetrics(metricsRegistry, spool);
-  const ingest = new Ingest({
-    database,
-    spool,
-    limits: ingestLimits(config),
-    registry: metricsRegistry,
-    log,
-  });
-  await ingest.start();
-  onStop('ingest', () => ingest.stop());
-  return ingest;
-}
-
-interface Parts {
-  readonly database: Database;
-  readonly registry: Registry;
-  readonly ingest: Ingest;
-  readonly gate: Gate;
-  readonly broker: Broker;
-}
-
 /** Opens the listeners last: who can connect finds everything in place. */
-async function listen(context: Context, parts: Parts): Promise<Addresses> {
-  const { config, log, onStop } = context;
+async function listen(parts: Context & WebDeps): Promise<Addresses> {
+  const { config, log, onStop } = parts;
   const { door, proxies, metrics } = parts.gate;
   const listening: ListenerParts = {
     door,
@@ -264,8 +212,8 @@ async function listen(context: Context, parts: Parts): Promise<Addresses> {
     listening,
   );
   onStop('MQTT listener', () => tcp.close());
-  const tls = await listenTlsWhenSet(context, listening);
-  const http = await openApi(context, parts, listening);
+  const tls = await listenTlsWhenSet(parts, listening);
+  const http = await openWeb(parts, listening);
   const addresses: Addresses = {
     mqttUrl: `mqtt://${urlHost(config.MQTT_HOST)}:${tcp.port}`,
     mqttsUrl: tls === null ? null : `mqtts://${urlHost(config.MQTT_HOST)}:${tls.port}`,
@@ -299,55 +247,6 @@ async function listenTlsWhenSet(
   onStop('MQTT over TLS listener', () => tls.close());
   return tls;
 }
-
-/** HTTP, and MQTT over WebSocket on the same port. */
-async function openApi(
-  { config, log, metricsRegistry, onStop }: Context,
-  { database, registry, ingest, gate, broker }: Parts,
-  listening: ListenerParts,
-): Promise<{ port: number }> {
-  const occurrences = createOccurrences(database);
-  const pruneQuarantine = createPruning(config, database, { metricsRegistry, log });
-  const pruning = setInterval(() => {
-    pruneQuarantine();
-    pruneOccurrences(config, occurrences, log);
-  }, PRUNE_MS);
-  onStop('quarantine', async () => clearInterval(pruning));
-  const intake = createHttpIntake(config, { ingest, registry }, broker);
-  const imports = createImports(config, { database, ingest, registry }, { metricsRegistry, log });
-  const api = await createApi({
-    log,
-    registry,
-    guard: gate.guard,
-    addressOf: (request) => gate.proxies.clientOf(request),
-    history: createHistory(database),
-    occurrences,
-    completeness: createCompleteness(database),
-    quarantine: createQuarantine(database, writeAudit),
-    reinjection: createReinjection(config, { database, ingest }),
-    intake,
-    imports,
-    health: createHealth(database, ingest),
-    metricsRegistry,
-    version: readVersion(findPackageRoot()),
-    packetBytesMax: config.PACKET_BYTES_MAX,
-    pageRowsMax: config.PAGE_ROWS_MAX,
-  });
-  const webSockets = createWebSocketIntake({
-    packetBytesMax: config.PACKET_BYTES_MAX,
-    ...listening,
-  });
-  api.server.on('upgrade', (...upgrade) => webSockets.upgrade(...upgrade));
-  const { port } = await api.listen({ host: config.HTTP_HOST, port: config.HTTP_PORT });
-  onStop('HTTP listener', async () => {
-    webSockets.close();
-    intake.stop();
-    await Promise.all([imports.stop(), api.close()]);
-  });
-  return { port };
-}
-
-const PRUNE_MS = 60_000;
 
 /** What a client on this machine can put into a URL for an address that stands for all of them. */
 function urlHost(host: string): string {

@@ -1,6 +1,5 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Registry as MetricsRegistry } from 'prom-client';
 import type { Health, HealthCheck } from './api/routes/operation.ts';
 import type { Broker } from './broker/broker.ts';
 import type { StoreLimits } from './broker/store/disk-store.ts';
@@ -10,8 +9,7 @@ import type { ConnectRefusal, KeyVerdict } from './broker/principal.ts';
 import type { Config } from './config.ts';
 import type { Database } from './drizzle/database.ts';
 import type { RetentionBounds } from './drizzle/retention.ts';
-import { HttpIntake } from './ingest/http-intake.ts';
-import { Imports, type ImportLimits } from './ingest/import/imports.ts';
+import type { Aggregates } from './ingest/aggregates/aggregates.ts';
 import type { Ingest, IngestLimits } from './ingest/ingest.ts';
 import type { Occurrences } from './ingest/occurrences.ts';
 import type { Logger } from './log.ts';
@@ -174,12 +172,20 @@ const RECHECK_MS = 1000;
 const CHECK_MS_MAX = 2000;
 
 /** How the program is: ready while the database answers and commits succeed. */
-export function createHealth(database: Database, ingest: Ingest): Health {
+export function createHealth(
+  database: Database,
+  { ingest, aggregates }: { ingest: Ingest; aggregates: Aggregates },
+): Health {
   return {
     // The API listens last: whoever can ask finds everything started.
     isStarted: () => true,
     async check() {
-      return [await checkDatabase(database), checkIngest(ingest), checkSpool(ingest)];
+      return [
+        await checkDatabase(database),
+        checkIngest(ingest),
+        checkSpool(ingest),
+        checkAggregates(aggregates),
+      ];
     },
   };
 }
@@ -215,70 +221,10 @@ function checkSpool(ingest: Ingest): HealthCheck {
   return { name: 'spool', isOk: true, detail: `${pendingMessages} messages wait${rate}${toGo}` };
 }
 
-/** Longest silence in the file of an import. */
-const IMPORT_IDLE_MS = 60_000;
-
-/** The settings of imports in their own words. */
-export function importLimits(config: Config): ImportLimits {
-  return {
-    runsMax: config.IMPORTS_MAX,
-    bytesMax: config.IMPORT_BYTES_MAX,
-    aheadMaxMs: config.READING_AHEAD_MAX_S * 1000,
-    refusalsMax: config.IMPORT_REFUSALS_MAX,
-    idleMs: IMPORT_IDLE_MS,
-  };
-}
-
-/**
- * How old readings may be that an admin brings, in ms: as old as the organization keeps them. Older ones
- * would be deleted at once, and would falsify the aggregates that outlive them.
- */
-export function replayAgeMaxMs(
-  config: Config,
-  { retention }: Pick<Registry, 'retention'>,
-): (organizationId: number) => Promise<number> {
-  return async (organizationId) => {
-    const classes = await retention.get(organizationId);
-    const rawDays = classes.find(({ name }) => name === 'raw')?.days ?? Infinity;
-    return Math.min(rawDays, config.IMPORT_AGE_MAX_D) * 86_400_000;
-  };
-}
-
-/** What takes messages of devices over HTTP, and shows them to who subscribes to them. */
-export function createHttpIntake(
-  config: Config,
-  { ingest, registry }: { ingest: Ingest; registry: Registry },
-  { fanOut }: Broker,
-): HttpIntake {
-  return new HttpIntake({
-    ingest,
-    subscribers: {
-      isWanted: (topic) => fanOut.isWanted(topic),
-      publish: (topic, payload) => fanOut.publish({ topic, payload, qos: 1, retain: false }),
-    },
-    timeoutMs: config.HTTP_INGEST_TIMEOUT_S * 1000,
-    ageMaxMs: replayAgeMaxMs(config, registry),
-  });
-}
-
-/** The imports; what is stored of a device ends when it is deleted. */
-export function createImports(
-  config: Config,
-  { database, ingest, registry }: { database: Database; ingest: Ingest; registry: Registry },
-  { metricsRegistry, log }: { metricsRegistry: MetricsRegistry; log: Logger },
-): Imports {
-  const imports = new Imports({
-    database,
-    ingest,
-    limits: importLimits(config),
-    ageMaxMs: replayAgeMaxMs(config, registry),
-    registry: metricsRegistry,
-    log,
-  });
-  registry.revocations.onRevoked(({ deviceId, deleted }) => {
-    if (deviceId !== undefined && deleted !== undefined) imports.forgetDevice(deviceId);
-  });
-  return imports;
+/** Aggregates that are behind are made later: no reason to turn clients away either. */
+function checkAggregates(aggregates: Aggregates): HealthCheck {
+  const { detail } = aggregates.healthDetail();
+  return { name: 'aggregates', isOk: true, ...(detail === null ? {} : { detail }) };
 }
 
 /** Deletes events and log lines that are too old. */

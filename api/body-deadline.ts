@@ -35,9 +35,7 @@ function endLater({ raw }: FastifyRequest, reply: FastifyReply, afterMs: number)
     else refuseBytes(Object.assign(new Error('slow body'), { code: TOO_SLOW }), socket);
   }, afterMs);
   timer.unref();
-  raw.once('close', () => {
-    if (raw.complete) clearTimeout(timer);
-  });
+  raw.once('end', () => clearTimeout(timer));
 }
 
 /** As Node calls it. */

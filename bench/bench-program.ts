@@ -3,9 +3,10 @@ import { join } from 'node:path';
 import { ToolFailedError } from '../errors.ts';
 import { ApiClient } from './api-client.ts';
 import { provisionFleet } from './fleet-keys.ts';
-import type { Program } from './program.ts';
+import { interruption } from './command-line.ts';
+import { startProgram, stopLeftDatabase, type Program } from './program.ts';
 import type { Progress } from './progress.ts';
-import type { ScratchFolder } from './scratch-folder.ts';
+import { makeScratchFolder, type ScratchFolder } from './scratch-folder.ts';
 
 /** Settings of a program that is measured: any ports, and no limit that a load would meet. */
 export const LIFTED_LIMITS = {
@@ -46,6 +47,40 @@ export async function writeKeys(
     files.push(path);
   }
   return files;
+}
+
+/**
+ * Runs work on a program of its own: on a temporary data folder, with the limits lifted and keys for each
+ * load. It is stopped and the folder removed whatever happens; a signal to this process ends the work.
+ * @param name of the folder
+ * @throws {ToolFailedError} the program does not start, or the work was interrupted.
+ */
+export async function withBenchProgram<T>(
+  name: string,
+  loads: readonly { readonly connections: number }[],
+  progress: Progress,
+  work: (program: Program, keysFiles: readonly string[]) => Promise<T>,
+): Promise<T> {
+  const interrupted = failOn(interruption());
+  const scratch = await makeScratchFolder(name);
+  try {
+    progress.step('starting the program');
+    const { dataDir, logFile } = scratch;
+    const environment = { ...LIFTED_LIMITS, DATABASE_URL: '' };
+    const program = await startProgram({ dataDir, logFile, environment });
+    try {
+      const task = writeKeys(program, scratch, loads, progress).then((files) =>
+        work(program, files),
+      );
+      return await Promise.race([task, interrupted]);
+    } finally {
+      await program.stop();
+    }
+  } finally {
+    progress.end();
+    await stopLeftDatabase(scratch.dataDir);
+    await scratch.remove();
+  }
 }
 
 /** Never resolves; rejects when the signal aborts. */

@@ -1,3 +1,4 @@
+import pg from 'pg';
 import { loadEnvFile } from '../config.ts';
 import { diagnoseDatabase } from '../drizzle/doctor/doctor.ts';
 import { ToolFailedError, reasonOf } from '../errors.ts';
@@ -20,12 +21,17 @@ await runTool(HELP, { url: { type: 'string' } }, async ({ url: given }) => {
   const url = typeof given === 'string' ? given : await findDatabaseUrl(dataDir);
   const { text, problemCount } = await withDatabase(url, diagnoseDatabase).catch(
     (error: unknown) => {
-      throw new ToolFailedError(
-        `the database cannot be looked at: ${reasonOf(error)}; the embedded one runs while Puback runs`,
-        { cause: error },
-      );
+      throw new ToolFailedError(`the database cannot be looked at: ${hintFor(error)}`, {
+        cause: error,
+      });
     },
   );
   process.stdout.write(text);
   return problemCount === 0 ? 0 : 1;
 });
+
+function hintFor(error: unknown): string {
+  const isEmpty = error instanceof pg.DatabaseError && error.code === '42P01';
+  if (isEmpty) return 'it has no tables of Puback; start Puback on it first';
+  return `${reasonOf(error)}; the embedded one runs only while Puback runs`;
+}

@@ -35,8 +35,13 @@ export interface UnrulyOptions {
 }
 
 const WINDOW = 20;
-/** Kept in memory to be sent again; less than a sequence window of 64 with what is in flight. */
+/** Kept in memory to be sent again. */
 const REMEMBERED = 40;
+/**
+ * Without `ts` a copy is known by its `seq` alone, if that is not more than 63 behind the highest: so far
+ * behind may a device begin to send one again while its window of new ones goes on.
+ */
+const BEHIND_MAX = 40;
 const REORDERED_TOGETHER = 5;
 const RECONNECT_MS = 100;
 const REPLAY_EVERY_MS = 700;
@@ -182,7 +187,12 @@ export class UnrulyDevice {
     }
     for (const [packetId, message] of this.#inFlight) this.#publishAs(packetId, message, true);
     if (this.habit !== 'replay') return;
-    for (const message of this.#remembered) this.#publishNew(message);
+    for (const message of this.#remembered)
+      if (this.#maySendAgain(message)) this.#publishNew(message);
+  }
+
+  #maySendAgain({ timeMs, number }: UnrulyMessage): boolean {
+    return timeMs !== null || number > this.#number - BEHIND_MAX;
   }
 
   /** What it had in memory is gone: nobody was told that it is stored. */
@@ -202,7 +212,7 @@ export class UnrulyDevice {
     this.#remembered.push(message);
     if (this.#remembered.length > REMEMBERED) this.#remembered.shift();
     const isSentAgain = this.habit === 'duplicate' && this.#options.random.between(0, 1) < 0.5;
-    if (isSentAgain && !this.#isDraining) this.#publishNew(message);
+    if (isSentAgain && !this.#isDraining && this.#maySendAgain(message)) this.#publishNew(message);
   }
 
   #replayAtTimes(): void {

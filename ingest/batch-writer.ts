@@ -289,7 +289,9 @@ export class BatchWriter {
     this.#sealedBytes -= batch.payloadBytes;
     this.#sealedMessages -= batch.messages.length;
     batch.settle();
-    for (const { publication, canonical } of batch.messages) publication.acknowledge(canonical);
+    for (const { publication, canonical, quarantine } of batch.messages) {
+      publication.acknowledge(canonical, quarantine);
+    }
     if (this.#roomWaiters.size > 0 && this.hasRoom()) this.#wakeWaiters();
   }
 

@@ -16,6 +16,9 @@ export class BootSequence {
   /** What is stored or stands in a batch, which is stored sooner or later. */
   readonly ahead: SequenceWindow;
 
+  /** Whether gaps were given up: then it is not known how far there is none. */
+  hasForgotten = false;
+
   constructor(device: DeviceLane, boot: number | null, committed = new SequenceWindow()) {
     this.device = device;
     this.boot = boot;

@@ -47,7 +47,7 @@ export class DeviceLane {
   logRate: LogRate | null = null;
   waitingBytes = 0;
   isLoaded = false;
-  /** While true all that it sends is kept apart. Known once loaded. */
+  /** While true all that it sends is kept apart. */
   isQuarantined = false;
   /** The load under way. */
   loading: Promise<void> | null = null;

@@ -1,7 +1,7 @@
 import type { RefusalCode } from '../firmware-protocol/contract.ts';
 import { canonicalTopic } from '../firmware-protocol/topics.ts';
 import type { Lane } from './lane.ts';
-import type { Publication } from './message.ts';
+import type { KeptApartCode, Publication } from './message.ts';
 import type { DropReason } from './metrics.ts';
 import type { LiveWayIn, ReplayWayIn } from './replay-port.ts';
 
@@ -31,7 +31,7 @@ export interface HttpMessage {
  */
 export type HttpOutcome =
   | { readonly kind: 'stored' }
-  | { readonly kind: 'quarantined'; readonly code: RefusalCode; readonly detail: string }
+  | { readonly kind: 'quarantined'; readonly code: KeptApartCode; readonly detail: string }
   | { readonly kind: 'rate'; readonly detail: string }
   | { readonly kind: 'unavailable'; readonly detail: string };
 
@@ -158,10 +158,12 @@ function publicationOf(
     // Above 0: what is not taken is told by close, and never acknowledged as lost.
     qos: 1,
     isWanted: way.isWanted,
-    acknowledge(canonical) {
+    acknowledge(canonical, keptApart) {
       const written = canonical === null ? null : way.stored(canonical);
       const outcome: HttpOutcome =
-        refused === null ? { kind: 'stored' } : { kind: 'quarantined', ...refused };
+        keptApart === null
+          ? { kind: 'stored' }
+          : { kind: 'quarantined', code: keptApart.code, detail: keptApart.detail };
       if (written === null) settle(outcome);
       else void written.then(() => settle(outcome));
     },

@@ -235,6 +235,12 @@ export class Ingest implements ReplayWayIn {
     this.#lateBeforeMicros = Math.max(this.#lateBeforeMicros, micros);
   }
 
+  /** Notes that partitions were dropped: whether one exists is asked anew. */
+  forgetPartitions(): void {
+    this.#live.store.forgetPartitions();
+    this.#replay.store.forgetPartitions();
+  }
+
   /** Resolves when all that was taken in is stored, or after `timeoutMs`. */
   async drain(timeoutMs: number): Promise<void> {
     const ended = new AbortController();

@@ -50,6 +50,7 @@ export class LaneStore {
   readonly #addressRates: SharedRates<string>;
   readonly #pendingSequences: (deviceId: number) => readonly PendingSequence[];
   readonly #residueOffset: number;
+  readonly #quarantined = new Set<number>();
   readonly #lanes = new Map<number, DeviceLane>();
 
   constructor({ pool, catalog, rates, residueOffset, pendingSequences }: LaneStoreParts) {
@@ -77,6 +78,7 @@ export class LaneStore {
     let device = this.#lanes.get(deviceId);
     if (device === undefined) {
       device = new DeviceLane(organizationId, deviceId, this.#rates, this.#residue());
+      device.isQuarantined = this.#quarantined.has(deviceId);
       this.#lanes.set(deviceId, device);
     }
     device.connections += 1;
@@ -99,8 +101,10 @@ export class LaneStore {
     }
   }
 
-  /** Notes that a device was put into quarantine, or let out of it. */
+  /** Notes that a device was put into quarantine, or let out of it, for now and when it comes again. */
   setQuarantined(deviceId: number, isQuarantined: boolean): void {
+    if (isQuarantined) this.#quarantined.add(deviceId);
+    else this.#quarantined.delete(deviceId);
     const device = this.#lanes.get(deviceId);
     if (device !== undefined) device.isQuarantined = isQuarantined;
   }
@@ -166,7 +170,7 @@ export class LaneStore {
     return (firstResidue(Date.now() - performance.now()) + this.#residueOffset) % 1000;
   }
 
-  /** The series of the device, the numbers of its last boot, and whether it is in quarantine. */
+  /** The series of the device, the numbers of its last boots, and what is known of its clock. */
   async #load(device: DeviceLane): Promise<void> {
     // Asked first: what is drained meanwhile is then in either answer, or in both.
     const pending = this.#pendingSequences(device.deviceId);
@@ -174,8 +178,7 @@ export class LaneStore {
     for (const row of rows) {
       if (row.name !== null) addSlot(device, row.name, row.metric_id, Number(row.micros));
       else if (row.boot !== null) device.keep(bootSequenceOf(device, row));
-      else if (row.clock !== null) device.clock.restore(row.clock);
-      else device.isQuarantined = true;
+      else device.clock.restore(row.clock);
     }
     recall(device, pending);
     device.isLoaded = true;
@@ -192,31 +195,33 @@ function recall(device: DeviceLane, pending: readonly PendingSequence[]): void {
 
 const LOAD = `
   SELECT metric.name, metric_id, (extract(epoch FROM device_latest.time) * 1000000)::int8 AS micros,
-         NULL::int8 AS boot, NULL AS received, NULL::jsonb AS clock
+         NULL::int8 AS boot, NULL AS received, NULL::int8 AS forgotten, NULL::jsonb AS clock
   FROM device_latest JOIN metric USING (metric_id) WHERE device_id = $1
   UNION ALL
-  (SELECT NULL, NULL, NULL, boot, received::text, NULL FROM (
-    SELECT boot, received, last_at FROM device_sequence WHERE device_id = $1
+  (SELECT NULL, NULL, NULL, boot, received::text, forgotten, NULL FROM (
+    SELECT boot, received, forgotten, last_at FROM device_sequence WHERE device_id = $1
     ORDER BY last_at DESC LIMIT 3
   ) AS newest ORDER BY last_at)
   UNION ALL
-  SELECT NULL, NULL, NULL, NULL, NULL, jsonb_build_object(
+  SELECT NULL, NULL, NULL, NULL, NULL, NULL, jsonb_build_object(
     'offsetMs', offset_ms, 'driftPpm', drift_ppm, 'samples', samples,
     'measuredMicros', (extract(epoch FROM measured_at) * 1000000)::int8)
-  FROM device_clock WHERE device_id = $1
-  UNION ALL
-  SELECT NULL, NULL, NULL, NULL, NULL, NULL FROM device
-  WHERE device_id = $1 AND quarantined_at IS NOT NULL`;
+  FROM device_clock WHERE device_id = $1`;
 
-/** A series; without `name` the numbers of a boot, or a clock; without all, that it is in quarantine. */
+/** A series; without `name` the numbers of a boot; without both a clock. */
 type LoadRow =
   | { name: string; metric_id: number; micros: string }
-  | { name: null; boot: string; received: string }
-  | { name: null; boot: null; clock: StoredClock | null };
+  | { name: null; boot: string; received: string; forgotten: string }
+  | { name: null; boot: null; clock: StoredClock };
 
-function bootSequenceOf(device: DeviceLane, row: { boot: string; received: string }): BootSequence {
+function bootSequenceOf(
+  device: DeviceLane,
+  row: { boot: string; received: string; forgotten: string },
+): BootSequence {
   const stored = SequenceWindow.restore(parseRanges(row.received));
-  return new BootSequence(device, Number(row.boot), stored);
+  const sequence = new BootSequence(device, Number(row.boot), stored);
+  sequence.hasForgotten = row.forgotten !== '0';
+  return sequence;
 }
 
 function addSlot(lane: DeviceLane, name: string, metricId: number, timeMicros: number): void {

@@ -46,7 +46,8 @@ export class Lane {
 
   /** See `Ingest.storedSequence`. */
   get storedSequence(): number | null {
-    return this.device.isLoaded ? this.sequence.committed.contiguous : null;
+    if (!this.device.isLoaded || this.sequence.hasForgotten) return null;
+    return this.sequence.committed.contiguous;
   }
 
   #findSequence(): BootSequence {

@@ -54,11 +54,12 @@ export class MessageSpool implements BatchSpool {
  * Acknowledges a message that was spooled while it was held. Of a device that was not loaded the numbers
  * are recalled from the spool when it is.
  */
-export function settleSpooled({ lane, outcome, publication, canonical }: Message): void {
+export function settleSpooled(message: Message): void {
+  const { lane, outcome, publication, canonical, quarantine } = message;
   if (lane.device.isLoaded && lane.boot !== null && outcome !== null && !isRefusal(outcome)) {
     for (const { seq } of outcome.samples) if (seq !== null) lane.sequence.addStored(seq);
   }
-  publication.acknowledge(canonical);
+  publication.acknowledge(canonical, quarantine);
 }
 
 function recordOf({ publication, lane, receivedMicros, basis, outcome }: Message): SpoolRecord {

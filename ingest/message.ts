@@ -43,8 +43,21 @@ export interface Publication {
    * @param canonical the message as integrators see it (`canonicalPayload`); null when nobody wants it,
    * when nothing of it was stored as readings (quarantine, no values), and for a copy told by its `seq`.
    * A copy told by its time alone is handed on again: at least once.
+   * @param keptApart why it is in quarantine, or a part of it, as far as is known; null when it is not.
    */
-  readonly acknowledge: (canonical: Buffer | null) => void;
+  readonly acknowledge: (canonical: Buffer | null, keptApart: KeptApart | null) => void;
+}
+
+/**
+ * A code of the wire contract; `not_stored`: the database refused it; `device_quarantined`: the device is
+ * in quarantine as a whole.
+ */
+export type KeptApartCode = RefusalCode | 'not_stored' | 'device_quarantined';
+
+/** Why a message is in quarantine, or a part of it. */
+export interface KeptApart {
+  readonly code: KeptApartCode;
+  readonly detail: string;
 }
 
 /** How a message that comes again was received the first time: it is given the same times. */
@@ -76,7 +89,7 @@ export interface Message extends Arrival {
   /** Whether it waited for a rate. */
   isShaped: boolean;
   /** Set when the message goes to quarantine; some of its readings may be stored all the same. */
-  quarantine: { readonly id: string; readonly code: string; readonly detail: string } | null;
+  quarantine: (KeptApart & { readonly id: string }) | null;
   /** Of an event or a log what is to be stored of it; null before it is dated, and of readings. */
   dated: DatedOccurrence | null;
   /** For {@link Publication.acknowledge}. */

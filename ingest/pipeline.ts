@@ -209,7 +209,7 @@ export class Pipeline {
     const { source, qos, word } = message.publication;
     this.#metrics.dropped[reason] += 1;
     source.report(reason === 'quota' ? 'quota' : 'rate', word, DROP_TEXTS[reason]);
-    if (qos === 0) message.publication.acknowledge(null);
+    if (qos === 0) message.publication.acknowledge(null, null);
     else source.close(reason);
   }
 

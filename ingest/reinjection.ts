@@ -213,13 +213,15 @@ function publicationOf(
     topic: row.topic,
     payload: row.payload,
     qos: 1,
-    isWanted: () => false,
-    acknowledge() {
-      if (lane.device.isQuarantined) attempt.refusal ??= APART;
+    // Asked for only because it is null of whatever was not stored, for whatever reason.
+    isWanted: () => true,
+    acknowledge(canonical) {
+      if (canonical === null) attempt.refusal ??= lane.device.isQuarantined ? APART : NOTHING;
       end?.();
     },
   };
   return { publication, ended };
 }
 
+const NOTHING = { code: 'not_stored', detail: 'nothing of it could be stored' };
 const APART = { code: 'device_quarantined', detail: 'the device is in quarantine' };

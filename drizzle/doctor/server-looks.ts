@@ -11,7 +11,6 @@ export const lookAtServer: Look = async ({ client, capabilities }) => {
   const { rows } = await client.query<{
     version: string;
     extension: string | null;
-    applied: number | null;
     size: string;
   }>(
     `SELECT current_setting('server_version') AS version,
@@ -41,7 +40,7 @@ export const lookAtServer: Look = async ({ client, capabilities }) => {
   return {
     title: 'Server',
     facts: [
-      `PostgreSQL ${row?.version ?? '?'}, ${row?.extension == null ? 'without TimescaleDB' : `TimescaleDB ${row.extension}`}`,
+      `PostgreSQL ${row?.version ?? '?'}, TimescaleDB ${row?.extension ?? 'not there'}`,
       names.join(', '),
       `migrations: ${count} of ${known}`,
       `size of the database: ${sizeText(Number(row?.size ?? 0))}`,

@@ -92,6 +92,7 @@ export async function dropChunks(
   relation: string,
   endMs: number,
 ): Promise<{ dropped: number; busy: number }> {
+  if (endMs === -Infinity) return { dropped: 0, busy: 0 };
   let dropped = 0;
   const isDone = await withoutStalling(client, async () => {
     const { rowCount } = await client.query(

@@ -9,14 +9,16 @@ import { advanceWatermark, findNow, readWatermarks, type Watermarks } from './wa
 /** Time for new buckets, and for late rows, in one run, in ms; what is left waits for the next. */
 const NEW_MS_MAX = 20_000;
 const DIRTY_MS_MAX = 10_000;
-/** A step of a minute's level is made longer when it took less than the first, shorter beyond the second. */
+/** Steps are made longer when one took less than the first, shorter beyond the second. */
 const STEP_SHORT_MS = 300;
 const STEP_LONG_MS = 2000;
+/** The longest step of each level, and the least part of it that is tried. */
 const STEP_MAX: Readonly<Record<Level['name'], number>> = {
   '1m': 6 * HOUR_MS,
   '1h': 4 * DAY_MS,
   '1d': 60 * DAY_MS,
 };
+const SHARE_MIN = 1 / 512;
 /** Rows that are not noted in `dirty_range` are at most so old when their transaction begins, in ms. */
 const UNNOTED_MS_MAX = 60_000;
 
@@ -43,7 +45,8 @@ export interface RefreshDeps {
 /** Keeps the rollups up: new buckets in order of time, then the hours that late rows came for. */
 export class Refresh {
   readonly #deps: RefreshDeps;
-  #stepMs = 10 * 60_000;
+  /** Part of the longest step that is done at once. */
+  #share = 1 / 32;
 
   constructor(deps: RefreshDeps) {
     this.#deps = deps;
@@ -59,6 +62,8 @@ export class Refresh {
       return isBehind || isDirty;
     } catch (error) {
       materializer.forgetPartitions();
+      // It may have been too much for one statement.
+      this.#share = Math.max(this.#share / 4, SHARE_MIN);
       throw error;
     }
   }
@@ -100,7 +105,7 @@ export class Refresh {
       await materializer.materialize(client, level, { fromMs: atMs, toMs });
       await advanceWatermark(client, level.name, toMs);
       const tookMs = performance.now() - startedAt;
-      if (level.name === '1m') this.#adaptStep(tookMs);
+      this.#adaptStep(tookMs);
       atMs = toMs;
       // Catching up leaves half of the time to others.
       if (atMs < endMs) await delay(Math.min(tookMs, STEP_LONG_MS));
@@ -108,15 +113,13 @@ export class Refresh {
     return atMs;
   }
 
-  #stepOf({ name }: Level): number {
-    return name === '1m' ? this.#stepMs : STEP_MAX[name];
+  #stepOf({ name, widthMs }: Level): number {
+    return Math.max(floorTo(STEP_MAX[name] * this.#share, widthMs), widthMs);
   }
 
   #adaptStep(tookMs: number): void {
-    if (tookMs < STEP_SHORT_MS) this.#stepMs = Math.min(this.#stepMs * 2, STEP_MAX['1m']);
-    if (tookMs > STEP_LONG_MS) {
-      this.#stepMs = Math.max(floorTo(this.#stepMs / 2, LEVELS[0].widthMs), LEVELS[0].widthMs);
-    }
+    if (tookMs < STEP_SHORT_MS) this.#share = Math.min(this.#share * 2, 1);
+    if (tookMs > STEP_LONG_MS) this.#share = Math.max(this.#share / 2, SHARE_MIN);
   }
 
   async #takeDirty(client: pg.Client, nowMs: number): Promise<boolean> {

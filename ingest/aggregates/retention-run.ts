@@ -4,7 +4,7 @@ import type { RetentionClass } from '../../drizzle/retention.ts';
 import { LEVELS } from './levels.ts';
 import { cutOf, readRetentions, shorterOnes } from './organization-retention.ts';
 import { dropChunks, dropPartitions, listPartitions, type Partition } from './partition-drop.ts';
-import { findNow, isoTime } from './watermarks.ts';
+import { findNow, isoTime, readWatermarks, type Watermarks } from './watermarks.ts';
 
 /** Rows that one statement deletes. */
 const DELETE_ROWS_MAX = 5000;
@@ -53,13 +53,15 @@ interface ClassTable {
 export async function runRetention(client: pg.Client, deps: RetentionDeps): Promise<Retained> {
   const nowMs = await findNow(client, deps.clock);
   const retentions = await readRetentions(client, deps.bounds);
+  const watermarks = await readWatermarks(client);
   const until = performance.now() + RUN_MS_MAX;
   let droppedPartitions = 0;
   let droppedRaw = 0;
   let deletedRows = 0;
   let busy = 0;
   for (const table of tablesOf(deps)) {
-    const endMs = cutOf(nowMs, retentions.longest[table.name]);
+    const usedMs = usedUpTo(table.name, watermarks);
+    const endMs = Math.min(cutOf(nowMs, retentions.longest[table.name]), usedMs);
     const outcome = table.hasChunks
       ? await dropChunks(client, table.relation, endMs)
       : await dropPartitions(client, { ...table, name: table.relation }, endMs);
@@ -67,12 +69,18 @@ export async function runRetention(client: pg.Client, deps: RetentionDeps): Prom
     if (table.name === 'raw') droppedRaw += outcome.dropped;
     busy += outcome.busy;
     for (const { organizationId, days } of shorterOnes(retentions, table.name)) {
-      const deletion = { organizationId, cutMs: cutOf(nowMs, days), until };
+      const deletion = { organizationId, cutMs: Math.min(cutOf(nowMs, days), usedMs), until };
       deletedRows += await deleteOf(client, table, deletion, deps);
     }
   }
   const isBehind = performance.now() > until;
   return { droppedPartitions, droppedRaw, deletedRows, busy, isBehind };
+}
+
+/** Up to where a class was aggregated into the next one: what was not must not go, however old it is. */
+function usedUpTo(name: RetentionClass, watermarks: Watermarks): number {
+  const next = RETENTION_CLASSES[RETENTION_CLASSES.indexOf(name) + 1];
+  return next === undefined || next === 'raw' ? Infinity : watermarks[next];
 }
 
 function tablesOf({ hypertables, continuousAggregates }: RetentionDeps): ClassTable[] {

@@ -1,5 +1,6 @@
-import { CLOCK_SET_MICROS, Refusal, type RefusalCode } from '../../firmware-protocol/contract.ts';
+import { CLOCK_SET_MICROS, Refusal } from '../../firmware-protocol/contract.ts';
 import { decodeData } from '../../firmware-protocol/telemetry.ts';
+import type { KeptApartCode } from '../message.ts';
 import type { Line } from './line-splitter.ts';
 
 /** The files that can be imported. */
@@ -11,7 +12,7 @@ export type ImportFormat = 'csv' | 'ndjson';
  * which could not be told from its copy. `unknown_device`: the organization has none of this name.
  */
 export type ImportCode =
-  RefusalCode | 'bad_line' | 'bad_device' | 'bad_time' | 'no_time' | 'unknown_device';
+  KeptApartCode | 'bad_line' | 'bad_device' | 'bad_time' | 'no_time' | 'unknown_device';
 
 /** A line that was not stored, and why. `detail` is one line for a person. */
 export class LineRefusal {

@@ -1,6 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { AppError, ImportInterruptedError } from '../../errors.ts';
-import type { RefusalCode } from '../../firmware-protocol/contract.ts';
 import type { Logger } from '../../log.ts';
 import type { Lane } from '../lane.ts';
 import type { Publication } from '../message.ts';
@@ -223,12 +222,9 @@ export class ImportRun {
 
   /** False when the message waits, and this for {@link Entry} to go on. */
   #send(entry: Entry, target: Target, payload: Buffer): boolean {
-    let refusal: LineRefusal | null = null;
     const publication: Publication = {
       source: {
-        report(code: RefusalCode, _channel, detail) {
-          if (code !== 'clock') refusal ??= new LineRefusal(code, detail);
-        },
+        report: () => undefined,
         resume: () => this.#resume(entry),
         // Nothing to end: it is offered again until it is taken.
         close: () => void setTimeout(() => this.#sendAgain(entry, target, payload), RETRY_MS),
@@ -241,8 +237,9 @@ export class ImportRun {
       payload,
       qos: 1,
       isWanted: () => false,
-      acknowledge: () => {
+      acknowledge: (_canonical, keptApart) => {
         target.onWay -= 1;
+        const refusal = keptApart && new LineRefusal(keptApart.code, keptApart.detail);
         this.#settle(entry, refusal);
       },
     };

@@ -163,7 +163,7 @@ describe('while the database does not take anything', () => {
     }
   }
 
-  it('the queue stays within its bound, and all of it is stored afterwards (D-05)', async () => {
+  it('D-05 the queue stays within its bound, and all of it is stored afterwards', async () => {
     const clients = await Promise.all(
       Array.from({ length: 10 }, async (_, index) =>
         connectRaw(app.addresses.mqttUrl, await app.addDevice(`queued-${index}`)),
@@ -202,7 +202,7 @@ describe('while the database does not take anything', () => {
     });
   });
 
-  it('a connection is closed before half of its keep alive, and the readings are kept (D-08)', async () => {
+  it('D-08 a connection is closed before half of its keep alive, and the readings are kept', async () => {
     const client = await connectRaw(app.addresses.mqttUrl, app.deviceKey, { keepalive: 15 });
     await withLockedReadings(async () => {
       const startedAt = performance.now();
@@ -220,7 +220,7 @@ describe('while the database does not take anything', () => {
 });
 
 describe('stopping', () => {
-  it('stores and acknowledges what was taken in, and then closes (D-03)', async () => {
+  it('D-03 stores and acknowledges what was taken in, and then closes', async () => {
     const app = await startTestApp();
     const client = await connectRaw(app.addresses.mqttUrl, app.deviceKey);
     publishAll(client, 300);

@@ -176,7 +176,7 @@ describe('readings', () => {
     client.end();
   });
 
-  it('with a time are stored once however often they are sent (D-14)', async () => {
+  it('D-14 with a time are stored once however often they are sent', async () => {
     const client = await app.connect(await app.addDevice('again'));
     const ts = Date.now();
     for (let copy = 0; copy < 3; copy += 1) {
@@ -191,7 +191,7 @@ describe('readings', () => {
     ]);
   });
 
-  it('of a clock that was never set, or is ahead, get the time of receipt (D-13)', async () => {
+  it('D-13 of a clock that was never set, or is ahead, get the time of receipt', async () => {
     const client = await app.connect(await app.addDevice('clockless'));
     const errors: { code: string; ts: number }[] = [];
     client.on('message', (_topic, payload) => errors.push(JSON.parse(payload.toString())));
@@ -256,7 +256,7 @@ describe('a message that cannot be stored', () => {
     expect(await valuesOf('faulty', 'temp')).toEqual([]);
   });
 
-  it('among good ones costs only itself (D-09)', async () => {
+  it('D-09 among good ones costs only itself', async () => {
     const { pool } = app.testDatabase.database;
     await pool.query('ALTER TABLE reading ADD CONSTRAINT test_poison CHECK (value <> 666)');
     try {

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { boundConnections } from '../../api/connection-bounds.ts';
 import type { Route } from '../../api/route.ts';
+import { revisionOf } from '../../ingest/quarantine-row.ts';
 import { makeKey } from '../../firmware-protocol/keys.ts';
 import { createTestApi, type TestApi } from '../support/api.ts';
 import { ensureDays, ensureMetric, insertReading } from '../support/readings.ts';
@@ -29,16 +30,28 @@ afterAll(() => t.stop());
 
 /** A body that the route's schema accepts, so that nothing but rights can refuse it. */
 function bodyFor({ method, path }: Route): unknown {
+  if (path === '/api/v1/quarantine/{quarantineId}' && method === 'PATCH') {
+    const revision = revisionOf({ topic: 't', payload: Buffer.from('x') });
+    return { revision, payload: 'y' };
+  }
+  if (path === '/api/v1/quarantine/reinject') return {};
   if (method === 'PATCH') return { displayName: 'taken' };
   if (method !== 'POST') return undefined;
   if (path === '/api/v1/keys') return INTEGRATOR;
   return path.endsWith('/keys') ? {} : { device: 'stolen' };
 }
 
-function pathOf({ path }: Route): string {
+/** A message of `mine` in quarantine. */
+const QUARANTINE_ID = '019a0000-0000-7000-8000-000000000001';
+
+function pathOf({ method, path }: Route): string {
+  if (path === '/api/v1/quarantine' && method === 'DELETE') return `${path}?code=rate`;
   if (path === '/api/v1/diagnostics') return `${path}?address=203.0.113.7`;
   const ofDevice = path.includes('{device}');
-  return path.replace('{device}', 'mine').replace('{keyId}', ofDevice ? keyId : integratorKeyId);
+  return path
+    .replace('{device}', 'mine')
+    .replace('{keyId}', ofDevice ? keyId : integratorKeyId)
+    .replace('{quarantineId}', QUARANTINE_ID);
 }
 
 describe('every route of the table', () => {
@@ -239,8 +252,8 @@ describe('answers', () => {
     await ensureDays(database, '2026-11-21', '2026-11-21');
     await insertReading(database, { deviceId, metricId, time: '2026-11-21T08:00Z', value: 1 });
     await database.pool.query(
-      `INSERT INTO quarantine VALUES (gen_random_uuid(), $1, $2, now(), 't', 'rate', '', 'x')`,
-      [organizationId, deviceId],
+      `INSERT INTO quarantine VALUES ($3, $1, $2, now(), 't', 'rate', '', 'x')`,
+      [organizationId, deviceId, QUARANTINE_ID],
     );
     t.registry.deviceEvents.note({
       kind: 'refusal',

@@ -322,24 +322,22 @@ describe('what an import is refused for as a whole', () => {
     expect((await send('x', { format: 'csv', source: 'two' })).body.code).toBe('IMPORT_BUSY');
     const others = begin({ format: 'ndjson', source: 'one' }, t.other.adminKey);
     others.write('{}\n');
-    const { imports } = t;
     await eventually('both run', async () => {
-      const refused = imports.import({
-        organizationId: 999,
-        source: 'x',
-        format: 'csv',
-        resume: false,
-        offset: 0,
-        device: null,
-        columns: new Map(),
-        body: Readable.from([]),
-        bodyBytes: null,
-      });
-      return refused.then(
-        () => false,
-        (error: Error) => error.name === 'ImportLimitError',
-      );
+      const { body } = await t.send('GET', '/metrics');
+      return body.includes('\npuback_import_runs 2\n');
     });
+    const third = t.imports.import({
+      organizationId: 999,
+      source: 'x',
+      format: 'csv',
+      resume: false,
+      offset: 0,
+      device: null,
+      columns: new Map(),
+      body: Readable.from([]),
+      bodyBytes: null,
+    });
+    await expect(third).rejects.toMatchObject({ code: 'IMPORT_LIMIT', status: 429 });
     first.end();
     expect((await answerOf(first)).status).toBe(200);
   });

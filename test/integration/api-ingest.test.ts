@@ -260,7 +260,7 @@ describe('the way in of HTTP', () => {
         openLane: () => lane,
         closeLane: () => void (closed += 1),
         accept(_lane, publication) {
-          taken.push(() => publication.acknowledge(Buffer.from('{}')));
+          taken.push(() => publication.acknowledge(Buffer.from('{}'), null));
           return true;
         },
         openReplay: () => lane,

@@ -10,8 +10,12 @@ import { createApi, type Api, type ApiDeps } from '../../api/server.ts';
 import * as schema from '../../drizzle/schema.ts';
 import { createHistory } from '../../ingest/history.ts';
 import { createOccurrences } from '../../ingest/occurrences.ts';
+import { loadConfig } from '../../config.ts';
 import { createCompleteness } from '../../ingest/completeness.ts';
+import { Imports } from '../../ingest/import/imports.ts';
 import { createQuarantine } from '../../ingest/quarantine.ts';
+import { importLimits } from '../../web.ts';
+import { createReinjection } from '../../quarantine-joints.ts';
 import { writeAudit } from '../../registry/audit.ts';
 import { createRegistry } from '../../registry/registry.ts';
 import { createTestApi, type TestApi, NO_GUARD } from '../support/api.ts';
@@ -45,9 +49,16 @@ async function createApiWithoutDatabase(replaced: Partial<ApiDeps> = {}): Promis
     occurrences: createOccurrences(database),
     completeness: createCompleteness(database),
     quarantine: createQuarantine(database, writeAudit),
-    reinjection: t.reinjection,
+    reinjection: createReinjection(loadConfig({}), { database, ingest: t.ingest }),
     intake: t.intake,
-    imports: t.imports,
+    imports: new Imports({
+      database,
+      ingest: t.ingest,
+      limits: importLimits(loadConfig({})),
+      ageMaxMs: async () => 86_400_000,
+      registry: metricsRegistry,
+      log,
+    }),
     packetBytesMax: 65_536,
     health: { isStarted: () => true, check: () => Promise.resolve([check]) },
     ...NO_GUARD,
@@ -103,14 +114,22 @@ describe('a database that is away', () => {
     const { port } = await api.listen({ host: '127.0.0.1', port: 0 });
     for (const { method, path, role } of api.routes) {
       if (role !== 'admin') continue;
-      const isWrite = method === 'POST' || method === 'PATCH';
+      const isWrite = method === 'POST' || method === 'PUT' || method === 'PATCH';
       const bodies = new Map<string, object>([
         ['/api/v1/devices', { device: 'x' }],
         ['/api/v1/keys', { name: 'x', scopes: ['data'] }],
         ['/api/v1/devices/{device}/keys', {}],
+        ['/api/v1/quarantine/reinject', {}],
+        ['/api/v1/retention', {}],
+        ['/api/v1/quarantine/{quarantineId}', { revision: 'x', topic: 'v1/me/data' }],
       ]);
       const body = bodies.get(path) ?? { displayName: 'x' };
-      const query = path === '/api/v1/diagnostics' ? '?address=203.0.113.7' : '';
+      const queries = new Map<string, string>([
+        ['GET /api/v1/diagnostics', '?address=203.0.113.7'],
+        ['DELETE /api/v1/quarantine', '?code=rate'],
+        ['POST /api/v1/import', '?format=ndjson&source=x'],
+      ]);
+      const query = queries.get(`${method} ${path}`) ?? '';
       const answer = await fetch(
         `http://127.0.0.1:${port}${path.replace(/\{\w+\}/g, 'A1b2C3d4')}${query}`,
         {

@@ -212,6 +212,33 @@ describe('a message in quarantine', () => {
     expect(await listOf(slug)).toMatchObject([{ code: 'bad_json', payload: '{temp:21}' }]);
   });
 
+  it('stays when the database refuses its readings, and when it has none', async () => {
+    const { slug, deviceId } = await createDevice();
+    await publish(deviceId, '{temp:21}');
+    await publish(deviceId, '{temp:22}');
+    const { pool } = t.test.database;
+    await pool.query(
+      `UPDATE quarantine SET payload = CASE WHEN payload = '{temp:21}' THEN '{"temp":null}'::bytea
+         ELSE '{"temp":666}'::bytea END WHERE device_id = $1`,
+      [deviceId],
+    );
+    await pool.query(
+      `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+       $$ BEGIN IF NEW.value = 666 THEN RAISE check_violation; END IF; RETURN NEW; END $$;
+       CREATE TRIGGER refuse BEFORE INSERT ON reading FOR EACH ROW EXECUTE FUNCTION refuse()`,
+    );
+    const { body } = await t.send('POST', REINJECT, { device: slug });
+    await pool.query('DROP TRIGGER refuse ON reading');
+    expect(body).toMatchObject({ stored: 0, left: 0 });
+    expect(body.refused.map(({ code }: { code: string }) => code)).toEqual([
+      'not_stored',
+      'not_stored',
+    ]);
+    expect(await listOf(slug)).toHaveLength(2);
+    expect((await t.send('POST', REINJECT, { device: slug })).body.stored).toBe(1);
+    expect(await readingsOf(slug)).toMatchObject([{ value: 666 }]);
+  });
+
   it('that somebody edits while it is stored stays', async () => {
     const { slug, deviceId } = await createDevice();
     await publish(deviceId, '{temp:21}');
@@ -226,10 +253,10 @@ describe('a message in quarantine', () => {
         openReplay: (...of) => t.ingest.openReplay(...of),
         closeReplay: (lane) => t.ingest.closeReplay(lane),
         acceptReplay(lane, publication, receipt) {
-          const acknowledge = (canonical: Buffer | null): void =>
+          const acknowledge: Publication['acknowledge'] = (canonical, keptApart) =>
             void database.pool
               .query(`UPDATE quarantine SET detail = 'seen' WHERE device_id = $1`, [deviceId])
-              .then(() => publication.acknowledge(canonical));
+              .then(() => publication.acknowledge(canonical, keptApart));
           return t.ingest.acceptReplay(lane, { ...publication, acknowledge }, receipt);
         },
       },

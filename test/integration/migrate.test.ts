@@ -20,7 +20,7 @@ describe('migrations', () => {
   });
   afterEach(() => empty.drop());
 
-  it('run once when four programs start at the same moment (D-15)', async () => {
+  it('D-15 run once when four programs start at the same moment', async () => {
     const databases = await Promise.all(Array.from({ length: 4 }, () => open(empty.url)));
     const { rows } = await (databases[0] as Database).pool.query<{ count: number }>(
       'SELECT count(*)::int4 AS count FROM drizzle.__drizzle_migrations',
@@ -29,7 +29,7 @@ describe('migrations', () => {
     await Promise.all(databases.map((database) => database.close()));
   });
 
-  it('of a newer program make this one refuse to start, and change nothing (D-16)', async () => {
+  it('D-16 of a newer program make this one refuse to start, and change nothing', async () => {
     const database = await open(empty.url);
     await database.pool.query(
       `INSERT INTO drizzle.__drizzle_migrations (hash, created_at) VALUES ('later', 9999999999999)`,
@@ -38,7 +38,7 @@ describe('migrations', () => {
     await expect(open(empty.url)).rejects.toMatchObject({ code: 'DATABASE_NEWER' });
   });
 
-  it('that were killed half-way leave a database that the next start finishes (D-15)', async () => {
+  it('D-15 that were killed half-way leave a database that the next start finishes', async () => {
     const client = new pg.Client({ connectionString: empty.url });
     await client.connect();
     await client.query('SELECT pg_advisory_lock(7082263)');

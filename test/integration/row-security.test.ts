@@ -19,6 +19,7 @@ const TABLES: Readonly<Record<string, string | null>> = {
   device_event: null,
   event: null,
   log_entry: null,
+  retention: `INSERT INTO retention VALUES ($1, '1d', 3000)`,
 };
 const ADDRESS = '192.0.2.7';
 /** Paths that read, of things that both organizations have under one name. */
@@ -84,6 +85,10 @@ async function fill({ author }: TestOrganization, value: number): Promise<number
     organizationId,
     deviceId,
     `message ${value}`,
+  ]);
+  await database.pool.query(`INSERT INTO retention VALUES ($1, 'raw', $2)`, [
+    organizationId,
+    20 + value,
   ]);
   await database.pool.query(
     `INSERT INTO device_presence

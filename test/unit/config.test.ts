@@ -56,6 +56,17 @@ describe('loadConfig', () => {
     expect(faults.join()).not.toMatch(/secret|70000|mysql/);
   });
 
+  it('keeps nothing for a shorter time than what it is made of', () => {
+    expect(faultsOf({ READING_AGE_MAX_D: '31' })).toEqual([
+      'RETENTION_RAW_D: must be at least READING_AGE_MAX_D',
+    ]);
+    expect(faultsOf({ RETENTION_1M_D: '29', RETENTION_1D_D: '364' })).toEqual([
+      'RETENTION_1M_D: must be at least RETENTION_RAW_D',
+      'RETENTION_1D_D: must be at least RETENTION_1H_D',
+    ]);
+    expect(faultsOf({ READING_AGE_MAX_D: '60', RETENTION_RAW_D: '60' })).toEqual([]);
+  });
+
   it('takes addresses and networks of proxies, and nothing else (N-14)', () => {
     for (const text of ['', '127.0.0.1', '10.0.0.0/8, fd00::/8', '::1 192.0.2.0/24', '0.0.0.0/0']) {
       expect(faultsOf({ PROXY_PROTOCOL_FROM: text }), text).toEqual([]);
