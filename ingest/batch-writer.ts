@@ -51,6 +51,8 @@ const LINGER_MESSAGES_MIN = 64;
 const SPOOL_AFTER_MS = 1000;
 /** An attempt under way may yet succeed: its batch waits so many times longer. */
 const UNDER_WAY_FACTOR = 3;
+/** So does what waits behind a database that answers, late as it may be: spooling is work for it too. */
+const ANSWERING_FACTOR = 5;
 
 /** A batch that no longer grows, with the newest readings it leaves behind. */
 interface Sealed {
@@ -91,6 +93,8 @@ export class BatchWriter {
   /** In the order of their numbers; the one under way is not among them. */
   readonly #sealed: Sealed[] = [];
   #underWay: Sealed | null = null;
+  /** When the attempt under way began, in ms of the monotonic clock. */
+  #attemptedAtMs = 0;
   #lastNumber = 0;
   #sealedRows = 0;
   #sealedBytes = 0;
@@ -262,6 +266,7 @@ export class BatchWriter {
   async #storeUntilDone(sealed: Sealed): Promise<void> {
     const startedAt = performance.now();
     for (let attempt = 0; !this.#isStopped && !sealed.isSpooled; attempt += 1) {
+      this.#attemptedAtMs = performance.now();
       try {
         const { batch, latest } = sealed;
         const stored = await commitBatch(this.#store, batch, latest, this.#log);
@@ -307,14 +312,19 @@ export class BatchWriter {
 
   /** To the spool with everything that has waited too long. */
   #spoolLate(): void {
-    const isOpenLate = performance.now() - this.#openedAtMs >= this.#spoolAfterMs;
+    const nowMs = performance.now();
+    const isSilent = this.#isAway || nowMs - this.#attemptedAtMs >= this.#spoolAfterMs;
+    const factor = isSilent ? 1 : ANSWERING_FACTOR;
+    const isOpenLate = nowMs - this.#openedAtMs >= this.#spoolAfterMs * factor;
     if (this.#open.messages.length > 0 && isOpenLate && this.#spool?.isUsable === true)
       this.#seal();
-    while (this.#sealed[0] !== undefined && this.#isLate(this.#sealed[0], 1)) {
+    while (this.#sealed[0] !== undefined && this.#isLate(this.#sealed[0], factor)) {
       if (!this.#spoolNext()) return;
     }
     const underWay = this.#underWay;
-    if (underWay !== null && this.#isLate(underWay, UNDER_WAY_FACTOR)) this.#spoolOne(underWay);
+    if (underWay !== null && nowMs - this.#attemptedAtMs >= this.#spoolAfterMs * UNDER_WAY_FACTOR) {
+      this.#spoolOne(underWay);
+    }
   }
 
   /** To the spool with everything that is not under way, where it takes it. */

@@ -55,6 +55,8 @@ export class DeviceLane {
   isBlocked = false;
   /** Since when it waits for a lookup, in ms of the monotonic clock; null when it does not. */
   lookupSince: number | null = null;
+  /** Whether an attempt at that lookup has failed. */
+  hasLookupFailed = false;
   /** How many of {@link waiting}, from the first, are being written to the spool. */
   spoolingMessages = 0;
   /** Whether something would have woken the lane meanwhile. */

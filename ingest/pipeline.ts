@@ -41,6 +41,8 @@ const DROP_TEXTS: Readonly<Record<DropReason, string>> = {
   quota: 'more messages a second than the organization is allowed',
   held_bytes: 'more is waiting for the database than can be held',
 };
+/** A lookup that has not failed yet may be slow only: a fleet connects at once. */
+const SLOW_LOOKUP_FACTOR = 5;
 /** Between attempts to look something up while the database is away. */
 const LOOKUP_RETRY_MS = 500;
 
@@ -183,9 +185,10 @@ export class Pipeline {
 
   /** The first messages of a lane that wait for the lookup, and not for a rate. */
   #readyToSpool(device: DeviceLane): Message[] {
-    const { lookupSince, waiting } = device;
+    const { lookupSince, hasLookupFailed, waiting } = device;
     const nowMs = performance.now();
-    if (lookupSince === null || nowMs - lookupSince < this.#limits.spoolAfterMs) return [];
+    const afterMs = this.#limits.spoolAfterMs * (hasLookupFailed ? 1 : SLOW_LOOKUP_FACTOR);
+    if (lookupSince === null || nowMs - lookupSince < afterMs) return [];
     const first = waiting.findIndex((message) => !passesRates(message, nowMs));
     return first < 0 ? [...waiting] : waiting.slice(0, first);
   }
@@ -230,6 +233,7 @@ export class Pipeline {
 
   #forgetLookup(device: DeviceLane): void {
     device.lookupSince = null;
+    device.hasLookupFailed = false;
     this.#lookups.delete(device);
   }
 
@@ -363,6 +367,7 @@ export class Pipeline {
       },
       (err: unknown) => {
         this.#log.debug({ err, deviceId: device.deviceId }, 'lookup failed, will be repeated');
+        device.hasLookupFailed = true;
         setTimeout(() => this.#wake(device), LOOKUP_RETRY_MS);
       },
     );
