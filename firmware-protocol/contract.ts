@@ -10,6 +10,12 @@ export const MESSAGE_SAMPLES_MAX = 500;
 export const MESSAGE_POINTS_MAX = 2000;
 /** Most distinct metrics of one device, unless the configuration says otherwise. */
 export const DEVICE_METRICS_MAX = 256;
+/**
+ * Largest number that is stored, either side of zero; what is beyond it is a missing value, as what is
+ * beyond a double is. So the sum of a million million readings is a double still: an aggregate that
+ * overflows is an error of the database, and would stop the aggregates of everybody.
+ */
+export const VALUE_MAX = 1e290;
 /** Longest text value, in bytes of UTF-8. */
 export const TEXT_BYTES_MAX = 256;
 /** Most levels of a metric name that nested objects may spell: `{"a":{"b":{"c":1}}}` is `a.b.c`. */

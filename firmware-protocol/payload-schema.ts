@@ -15,7 +15,7 @@ import {
  * The telemetry payloads of channel `data` and `data/{metric}` as JSON values. This is the contract to
  * read; `telemetry.ts` is its fast form, and a property test holds both against each other. The message
  * of each issue is a RefusalCode; an issue of zod's own means `bad_type`.
- * Numbers beyond the range of a double count as null: JSON has no other word for them.
+ * Values beyond VALUE_MAX count as null, as do numbers beyond a double: JSON has no other word for those.
  */
 
 const code = (refusal: RefusalCode): RefusalCode => refusal;

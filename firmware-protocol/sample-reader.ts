@@ -8,6 +8,7 @@ import {
   SAMPLE_METRICS_MAX,
   TEXT_BYTES_MAX,
   UP_MS_MAX,
+  VALUE_MAX,
 } from './contract.ts';
 import { isMissingWord } from './json-text.ts';
 import { isNameText, isReserved, shown } from './metric-name.ts';
@@ -141,7 +142,7 @@ export class SampleReader {
 
   #addPoint(points: Point[], metric: string, value: unknown): Refusal | null {
     if (typeof value === 'number') {
-      if (Number.isFinite(value)) points.push({ metric, kind: 'number', value, text: null });
+      if (isStorable(value)) points.push({ metric, kind: 'number', value, text: null });
       else this.missing += 1;
     } else if (typeof value === 'boolean') {
       points.push({ metric, kind: 'bool', value: value ? 1 : 0, text: null });
@@ -283,6 +284,11 @@ export class SampleReader {
       points,
     });
   }
+}
+
+/** Whether a number is stored: finite, and at most {@link VALUE_MAX} either side of zero. */
+export function isStorable(value: number): boolean {
+  return value <= VALUE_MAX && value >= -VALUE_MAX;
 }
 
 /**

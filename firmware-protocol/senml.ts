@@ -11,7 +11,7 @@ import { isCbor, readCbor } from './cbor.ts';
 import { UNIT_BYTES_MAX } from './hello.ts';
 import { isMissingWord, readJson } from './json-text.ts';
 import { isMetricName, shown } from './metric-name.ts';
-import { textFaultOf } from './sample-reader.ts';
+import { isStorable, textFaultOf } from './sample-reader.ts';
 import {
   badField,
   countValues,
@@ -174,7 +174,7 @@ class PackReader {
   }
 
   #addNumber(place: number, metric: string, value: number): Refusal | null {
-    if (!Number.isFinite(value)) return this.#add(place, metric, null);
+    if (!isStorable(value)) return this.#add(place, metric, null);
     return this.#add(place, metric, { metric, kind: 'number', value, text: null });
   }
 

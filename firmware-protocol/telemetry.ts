@@ -5,7 +5,7 @@ import { PACKET_BYTES_MAX, Refusal } from './contract.ts';
 import { isMissingWord, readJson, readText } from './json-text.ts';
 import { isMetricName } from './metric-name.ts';
 import type { Occurrence } from './occurrence.ts';
-import { SampleReader, textFaultOf } from './sample-reader.ts';
+import { isStorable, SampleReader, textFaultOf } from './sample-reader.ts';
 
 export { Refusal } from './contract.ts';
 
@@ -13,7 +13,7 @@ export { Refusal } from './contract.ts';
 export interface Point {
   metric: string;
   kind: 'number' | 'bool' | 'text';
-  /** The number; of a bool 1 or 0; of a text null. Always finite. */
+  /** The number; of a bool 1 or 0; of a text null. At most {@link VALUE_MAX} either side of zero. */
   value: number | null;
   /** The text, at most 256 bytes and storable in PostgreSQL; null of a number or bool. */
   text: string | null;
@@ -43,7 +43,7 @@ export interface Decoded {
   samples: Sample[];
   /** Points of all samples. */
   pointCount: number;
-  /** Values left out: null, nan, inf and numbers beyond a double. */
+  /** Values left out: null, nan, inf and numbers beyond {@link VALUE_MAX}. */
   missing: number;
   /** Units by metric that the message names, of SenML alone; absent when it names none. */
   units?: ReadonlyMap<string, string>;
@@ -90,7 +90,7 @@ export function decodeScalar(metric: string, payload: Buffer): Decoded | Refusal
   const value = readScalar(text);
   switch (typeof value) {
     case 'number':
-      return Number.isFinite(value) ? one({ metric, kind: 'number', value, text: null }) : none();
+      return isStorable(value) ? one({ metric, kind: 'number', value, text: null }) : none();
     case 'boolean':
       return one({ metric, kind: 'bool', value: value ? 1 : 0, text: null });
     case 'string':

@@ -3,33 +3,11 @@ import type { Logger } from '../log.ts';
 import { reasonOf } from '../errors.ts';
 import { Batch, type LatestColumns } from './batch.ts';
 import { commitBatch, type BatchStore } from './batch-commit.ts';
+import type { BatchSpool, WriterLimits } from './writer-limits.ts';
 import type { DeviceLane } from './device-lane.ts';
-import type { Message } from './message.ts';
 import type { IngestMetrics } from './metrics.ts';
 import type { Stored } from './reading-store.ts';
-
-/** Bounds of the writer. */
-export interface WriterLimits {
-  /** Rows that one batch holds; the message that reaches it is the last. */
-  readonly batchRowsMax: number;
-  /** Longest wait for more messages while the database is kept busy. */
-  readonly lingerMs: number;
-  /** Beyond either, {@link BatchWriter.hasRoom} is false. */
-  readonly queueRowsMax: number;
-  readonly queueBytesMax: number;
-  /** The part of the queue's rows and bytes that one device may fill: above 0, 1 for all of it. */
-  readonly deviceShare?: number;
-  /** What has waited so long for COMMIT goes to the spool. */
-  readonly spoolAfterMs?: number;
-}
-
-/** Where messages go that the database does not take in time; see `MessageSpool`. */
-export interface BatchSpool {
-  /** False while it is full or fails. */
-  readonly isUsable: boolean;
-  /** Calls one of the two, once: `onStored` when all of them are synced to disk. */
-  append(messages: readonly Message[], onStored: () => void, onFailed: () => void): void;
-}
+import { SettledOrder } from './settled-order.ts';
 
 /** What the writer is made of. */
 export interface WriterParts {
@@ -64,6 +42,7 @@ interface Sealed {
   readonly openedAtMs: number;
   /** Whether the spool has it, or is writing it: the spool's answer counts then. */
   isSpooled: boolean;
+  isSettled: boolean;
 }
 
 /**
@@ -96,6 +75,7 @@ export class BatchWriter {
   /** When the attempt under way began, in ms of the monotonic clock. */
   #attemptedAtMs = 0;
   #lastNumber = 0;
+  readonly #order = new SettledOrder();
   #sealedRows = 0;
   #sealedBytes = 0;
   #sealedMessages = 0;
@@ -135,7 +115,7 @@ export class BatchWriter {
 
   /** Messages that wait to be stored. */
   get queuedMessages(): number {
-    return this.#sealedMessages + this.#open.messages.length;
+    return this.#sealedMessages + this.#open.messages.length + this.#order.waitingCopies;
   }
 
   /** How full the queue is, from 0 to 1 and a little over. */
@@ -183,6 +163,11 @@ export class BatchWriter {
     this.#start();
   }
 
+  /** Tells that messages were spooled which could not be looked up. */
+  noteSpooled(): void {
+    this.#isSpooling = true;
+  }
+
   /** Tells that the database took something that came another way: batches are given to it again. */
   noteBack(): void {
     this.#setAway(null);
@@ -228,7 +213,8 @@ export class BatchWriter {
     const latest = batch.takeLatest();
     this.#lastNumber += 1;
     const [number, openedAtMs] = [this.#lastNumber, this.#openedAtMs];
-    this.#sealed.push({ batch, latest, number, openedAtMs, isSpooled: false });
+    this.#order.begin(number);
+    this.#sealed.push({ batch, latest, number, openedAtMs, isSpooled: false, isSettled: false });
     this.#sealedRows += batch.rowCount;
     this.#sealedBytes += batch.payloadBytes;
     this.#sealedMessages += batch.messages.length;
@@ -237,12 +223,15 @@ export class BatchWriter {
   async #run(): Promise<void> {
     let committedMessages = 0;
     while (!this.#isStopped) {
-      if (this.#isAway) this.#spoolAll();
       if (this.#sealed.length === 0) {
         if (this.#open.messages.length === 0) break;
         await this.#linger(committedMessages);
         if (this.#sealed.length === 0 && this.#open.messages.length > 0) this.#seal();
-        if (this.#isAway) this.#spoolAll();
+      }
+      // One in a turn of the event loop: a queue may be long when the database goes away.
+      if (this.#isAway && this.#spoolNext()) {
+        await new Promise(setImmediate);
+        continue;
       }
       const sealed = this.#sealed.shift();
       if (sealed === undefined) continue;
@@ -275,8 +264,10 @@ export class BatchWriter {
         return;
       } catch (cause) {
         if (this.#isStopped) return;
-        this.#setAway(cause);
         this.#metrics.commitFailures += 1;
+        // The drain has taken over, and knows by now how it stands with the database.
+        if (sealed.isSettled) return;
+        this.#setAway(cause);
         if (this.#isLate(sealed, 1) && this.#spoolOne(sealed)) return;
         const backoffMs = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** attempt);
         await delay(backoffMs * (0.5 + Math.random() / 2));
@@ -289,13 +280,16 @@ export class BatchWriter {
     this.#settle(sealed);
   }
 
-  #settle({ batch }: Sealed): void {
+  #settle(sealed: Sealed): void {
+    const { batch, number } = sealed;
+    sealed.isSettled = true;
     this.#sealedRows -= batch.rowCount;
     this.#sealedBytes -= batch.payloadBytes;
     this.#sealedMessages -= batch.messages.length;
     batch.settle();
-    for (const { publication, canonical, quarantine } of batch.messages) {
-      publication.acknowledge(canonical, quarantine);
+    for (const message of this.#order.settle(number, batch.messages)) {
+      if (message.isDuplicate) this.#metrics.duplicateMessages += 1;
+      message.publication.acknowledge(message.canonical, message.quarantine);
     }
     if (this.#roomWaiters.size > 0 && this.hasRoom()) this.#wakeWaiters();
   }
@@ -318,8 +312,9 @@ export class BatchWriter {
     const isOpenLate = nowMs - this.#openedAtMs >= this.#spoolAfterMs * factor;
     if (this.#open.messages.length > 0 && isOpenLate && this.#spool?.isUsable === true)
       this.#seal();
-    while (this.#sealed[0] !== undefined && this.#isLate(this.#sealed[0], factor)) {
-      if (!this.#spoolNext()) return;
+    const [first] = this.#sealed;
+    if (first !== undefined && this.#isLate(first, factor) && this.#spoolNext()) {
+      if (this.#sealed.length > 0) setImmediate(() => this.#spoolLate());
     }
     const underWay = this.#underWay;
     if (underWay !== null && nowMs - this.#attemptedAtMs >= this.#spoolAfterMs * UNDER_WAY_FACTOR) {
@@ -331,7 +326,7 @@ export class BatchWriter {
   #spoolAll(): void {
     if (this.#spool?.isUsable !== true) return;
     if (this.#open.messages.length > 0) this.#seal();
-    while (this.#sealed.length > 0 && this.#spoolNext());
+    if (this.#spoolNext() && this.#sealed.length > 0) setImmediate(() => this.#spoolAll());
   }
 
   #spoolNext(): boolean {

@@ -95,9 +95,14 @@ export class DeviceLane {
     return sequence;
   }
 
-  /** Keeps the numbers of a boot that has a name, and forgets those of the oldest beyond a few. */
+  /**
+   * Keeps the numbers of a boot that has a name, with what was noted of it before, and forgets those of
+   * the oldest boot beyond a few.
+   */
   keep(sequence: BootSequence): void {
-    this.#boots.set(sequence.boot ?? 0, sequence);
+    const boot = sequence.boot ?? 0;
+    for (const seq of this.#boots.get(boot)?.committed.recent() ?? []) sequence.addStored(seq);
+    this.#boots.set(boot, sequence);
     const [oldest = 0] = this.#boots.keys();
     if (this.#boots.size > BOOTS_MAX) this.#boots.delete(oldest);
   }

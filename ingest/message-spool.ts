@@ -2,12 +2,16 @@
 import { Refusal } from '../firmware-protocol/contract.ts';
 import { isRefusal, type Decoded } from '../firmware-protocol/telemetry.ts';
 import type { Logger } from '../log.ts';
-import type { BatchSpool } from './batch-writer.ts';
+
 import type { Message } from './message.ts';
 import type { SpoolRecord } from './spool/spool-record.ts';
 import type { Spool } from './spool/spool.ts';
+import type { BatchSpool } from './writer-limits.ts';
 
-/** Messages in, records out: the spool as the pipeline and the writer use it. */
+/**
+ * Messages in, records out: the spool as the pipeline and the writer use it. Of a copy told by its `seq`
+ * there is nothing to write.
+ */
 export class MessageSpool implements BatchSpool {
   readonly #spool: Spool;
   readonly #log: Logger;
@@ -28,7 +32,7 @@ export class MessageSpool implements BatchSpool {
 
   append(messages: readonly Message[], onStored: () => void, onFailed: () => void): void {
     this.#spool.append(
-      messages.map(recordOf),
+      messages.filter(({ isDuplicate }) => !isDuplicate).map(recordOf),
       () => {
         onStored();
         this.#onPending();
@@ -50,19 +54,18 @@ export class MessageSpool implements BatchSpool {
   }
 }
 
-/**
- * Acknowledges a message that was spooled while it was held. Of a device that was not loaded the numbers
- * are recalled from the spool when it is.
- */
+/** Acknowledges a message that was spooled while it was held, and notes its numbers. */
 export function settleSpooled(message: Message): void {
   const { lane, outcome, publication, canonical, quarantine } = message;
-  if (lane.device.isLoaded && lane.boot !== null && outcome !== null && !isRefusal(outcome)) {
-    for (const { seq } of outcome.samples) if (seq !== null) lane.sequence.addStored(seq);
+  if (lane.boot !== null && outcome !== null && !isRefusal(outcome)) {
+    const sequence = lane.device.sequenceOf(lane.boot);
+    for (const { seq } of outcome.samples) if (seq !== null) sequence.addStored(seq);
   }
   publication.acknowledge(canonical, quarantine);
 }
 
-function recordOf({ publication, lane, receivedMicros, basis, outcome }: Message): SpoolRecord {
+function recordOf(message: Message): SpoolRecord {
+  const { publication, lane, receivedMicros, basis, outcome, quarantine } = message;
   const { channel, name, word, topic, qos, refusal, payload } = publication;
   return {
     organizationId: lane.device.organizationId,
@@ -76,6 +79,7 @@ function recordOf({ publication, lane, receivedMicros, basis, outcome }: Message
     topic,
     qos,
     refusal,
+    isKeptApart: quarantine?.code === 'device_quarantined',
     seqs: outcome === null || outcome instanceof Refusal ? [] : seqsOf(outcome),
     payload,
   };

@@ -29,6 +29,8 @@ export interface Publication {
   readonly name: string | null;
   /** Why the broker refused the message; then it goes to quarantine unread. */
   readonly refusal: Refusal | null;
+  /** Whether it goes to quarantine because its device was there when it came; of what is fed in again. */
+  readonly isKeptApart?: boolean;
   /** The channel as the device is told of it on `in/err`. */
   readonly word: string;
   /** As published, for quarantine. */

@@ -62,9 +62,8 @@ export class IngestMetrics {
 
   /** Notes a committed batch. */
   batchCommitted(batch: Batch, stored: Stored, seconds: number): void {
-    const { duplicateMessages } = batch;
-    this.storedMessages += batch.messages.length - duplicateMessages - stored.quarantinedMessages;
-    this.duplicateMessages += duplicateMessages;
+    this.storedMessages +=
+      batch.messages.length - batch.duplicateMessages - stored.quarantinedMessages;
     this.storedRows += stored.insertedRows;
     this.duplicateRows += stored.duplicateRows;
     this.quarantinedMessages += stored.quarantinedMessages;

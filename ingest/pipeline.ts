@@ -4,7 +4,7 @@ import type { Decoded } from '../firmware-protocol/telemetry.ts';
 import { NO_BASIS, newestTimes, type TimeLimits } from '../firmware-protocol/time.ts';
 import { reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import type { BatchSpool, BatchWriter } from './batch-writer.ts';
+import type { BatchWriter } from './batch-writer.ts';
 import type { ClockMetrics } from './clock-metrics.ts';
 import type { DeviceLane } from './device-lane.ts';
 import { Encoder } from './encoder.ts';
@@ -21,6 +21,7 @@ import { readMessage } from './payload-reader.ts';
 import { keepApart, putAside, setAside } from './refusal.ts';
 import type { SharedRate } from './shared-rate.ts';
 import { classifyStoreFault } from './store-fault.ts';
+import type { BatchSpool } from './writer-limits.ts';
 
 /** Bounds of the pipeline. */
 export interface PipelineLimits extends TimeLimits {
@@ -177,6 +178,7 @@ export class Pipeline {
       if (device.isWakeDue) this.#wake(device);
     };
     const onStored = (): void => {
+      this.#writer.noteSpooled();
       this.#leave(device, messages, settleSpooled);
       onEnd();
     };
@@ -197,6 +199,7 @@ export class Pipeline {
   #prepare(message: Message): void {
     const outcome = (message.outcome ??= readMessage(message));
     if (outcome instanceof Refusal) setAside(message, outcome.code, outcome.detail);
+    else if (isToBeKeptApart(message)) keepApart(message);
     else this.#encoder.show(message, outcome);
   }
 
@@ -261,7 +264,7 @@ export class Pipeline {
     const outcome = (message.outcome ??= readMessage(message));
     if (outcome instanceof Refusal) setAside(message, outcome.code, outcome.detail);
     else {
-      if (device.isQuarantined) keepApart(message);
+      if (isToBeKeptApart(message)) keepApart(message);
       if (!this.#arePointsReady(message, outcome)) return false;
     }
     if (!this.#writer.hasRoomFor(device)) {
@@ -385,4 +388,9 @@ export class Pipeline {
     clearInterval(this.#watch);
     this.#watch = null;
   }
+}
+
+/** What counts is how it stood with the device when the message came. */
+function isToBeKeptApart({ lane, publication }: Message): boolean {
+  return lane.isOfSpool ? publication.isKeptApart === true : lane.device.isQuarantined;
 }

@@ -40,6 +40,15 @@ export class SequenceWindow {
     return this.#highest;
   }
 
+  /** The numbers that are known to have come, rising. */
+  recent(): number[] {
+    const numbers: number[] = [];
+    for (let distance = WINDOW_SIZE - 1; distance >= 0; distance -= 1) {
+      if (this.has(this.#highest - distance)) numbers.push(this.#highest - distance);
+    }
+    return numbers;
+  }
+
   copy(): SequenceWindow {
     const window = new SequenceWindow();
     window.#highest = this.#highest;

@@ -191,12 +191,13 @@ export class SpoolDrain {
 const SILENT: Source = { report: () => undefined, resume: () => undefined, close: () => undefined };
 
 function publicationOf(record: SpoolRecord, onStored: () => void): Publication {
-  const { channel, name, refusal, word, topic, payload, qos } = record;
+  const { channel, name, refusal, isKeptApart, word, topic, payload, qos } = record;
   return {
     source: SILENT,
     channel,
     name,
     refusal,
+    isKeptApart,
     word,
     topic,
     payload,

@@ -1,6 +1,6 @@
 import type { Database } from '../drizzle/database.ts';
 import type { Logger } from '../log.ts';
-import { BatchWriter, type BatchSpool, type WriterLimits } from './batch-writer.ts';
+import { BatchWriter } from './batch-writer.ts';
 import type { ClockMetrics } from './clock-metrics.ts';
 import { LaneStore, type PendingSequence, type Rates } from './lane-store.ts';
 import type { MetricCatalog } from './metric-catalog.ts';
@@ -8,6 +8,7 @@ import type { MetricUnits } from './metric-units.ts';
 import type { IngestMetrics } from './metrics.ts';
 import { Pipeline, type PipelineLimits } from './pipeline.ts';
 import { ReadingStore } from './reading-store.ts';
+import type { BatchSpool, WriterLimits } from './writer-limits.ts';
 
 /** Bounds of a way in. */
 export interface WayInLimits {

@@ -52,8 +52,9 @@ const TRUTHS: ReadonlyMap<string, string> = new Map(
 /**
  * Reads CSV (RFC 4180) with a header, one record a line: a line break inside quotes is not taken. Long
  * form: `device,time,metric,value`. Wide form: `device,time` and one column for each metric. Separated by
- * commas, semicolons or tabs, whichever the header has. A cell that reads as a number is one, with a point
- * for its decimals, `true` and `false` are booleans, an empty one is no value, everything else is a text.
+ * commas, semicolons or tabs, whichever the header has. Blanks around a cell are none of it, but for those
+ * inside quotes. A cell that reads as a number is one, with a point for its decimals, `true` and `false`
+ * are booleans, an empty one is no value, everything else is a text.
  */
 export class CsvReader implements LineReader {
   readonly #options: CsvOptions;
@@ -87,7 +88,7 @@ export class CsvReader implements LineReader {
     if (device === undefined || device === null || device === '') {
       return new LineRefusal('bad_device', 'the cell of the device is empty');
     }
-    const timeText = row[timeAt] ?? '';
+    const timeText = row[timeAt]?.trim() ?? '';
     if (timeText === '') return new LineRefusal('no_time', 'the cell of the time is empty');
     const time = readTimeCell(timeText);
     if (time === null) return badTime(timeText);
@@ -104,7 +105,9 @@ export class CsvReader implements LineReader {
     if (metric === -1) {
       let members = '';
       for (const [column, name] of metrics) {
-        members += memberOf(name, row[column] ?? '', delimiter);
+        const member = memberOf(name, row[column] ?? '', delimiter);
+        if (member instanceof LineRefusal) return member;
+        members += member;
       }
       return members;
     }
@@ -123,7 +126,7 @@ function parseTogether(
 ): readonly (readonly string[] | LineRefusal)[] {
   // Without a quote nothing is quoted, and a cell is what stands between two delimiters: ten times faster.
   if (!lines.some(({ bytes }) => bytes.includes(QUOTE))) {
-    return lines.map(({ bytes }) => bytes.toString().split(delimiter));
+    return lines.map(({ bytes }) => bytes.toString().split(delimiter).map(withoutBlanks));
   }
   try {
     const joined = Buffer.concat(lines.flatMap(({ bytes }) => [bytes, LINE_END]));
@@ -150,6 +153,15 @@ function parseAlone(bytes: Buffer, delimiter: string): readonly string[] | LineR
   }
 }
 
+/** As csv-parse does it with `trim`. */
+function withoutBlanks(cell: string): string {
+  const last = cell.charCodeAt(cell.length - 1);
+  const isBare = cell.charCodeAt(0) > BLANK && last > BLANK && last < ASCII_END;
+  return isBare ? cell : cell.replace(/^[\t\n\f\r ]+/, '').trimEnd();
+}
+
+const BLANK = 0x20;
+const ASCII_END = 0x80;
 const QUOTE = 0x22;
 const LINE_END = Buffer.from('\n');
 
@@ -158,6 +170,7 @@ function parseCsv(bytes: Buffer, delimiter: string): string[][] {
     delimiter,
     record_delimiter: '\n',
     relax_column_count: true,
+    trim: true,
     // Strings alone: what a cell means is decided here.
     cast: false,
     columns: false,
@@ -208,17 +221,24 @@ function headerFault(fault: string): RequestInvalidError {
 }
 
 /** `,"name":value`, or nothing for an empty cell and the words of a float that has no number. */
-function memberOf(name: string, text: string, delimiter: string): string {
-  if (text === '' || isMissingWord(text)) return '';
-  return `,"${name}":${literalOf(text, delimiter)}`;
+function memberOf(name: string, text: string, delimiter: string): string | LineRefusal {
+  const bare = text.trim();
+  if (text === '' || isMissingWord(bare)) return '';
+  const isComma = delimiter !== ',' && COMMA_NUMBER.test(bare);
+  const number = numberOf(isComma ? bare.replace(',', '.') : bare);
+  if (number === INFINITE) return new LineRefusal('bad_value', `${quoted(bare)} is out of range`);
+  return `,"${name}":${number ?? TRUTHS.get(bare) ?? JSON.stringify(text)}`;
 }
 
-function literalOf(text: string, delimiter: string): string {
-  if (JSON_NUMBER.test(text)) return text;
-  if (OTHER_NUMBER.test(text)) return JSON.stringify(Number(text));
-  if (delimiter !== ',' && COMMA_NUMBER.test(text)) return literalOf(text.replace(',', '.'), ',');
-  return TRUTHS.get(text) ?? JSON.stringify(text);
+/** A number as JSON has it; null for a text that is none. */
+function numberOf(text: string): string | null {
+  if (!JSON_NUMBER.test(text) && !OTHER_NUMBER.test(text)) return null;
+  const number = Number(text);
+  if (!Number.isFinite(number)) return INFINITE;
+  return JSON_NUMBER.test(text) ? text : JSON.stringify(number);
 }
+
+const INFINITE = 'infinite';
 
 function badTime(text: string): LineRefusal {
   const detail = `${quoted(text)} is no time: ISO 8601 with a zone, or seconds or ms since 1970`;

@@ -9,10 +9,17 @@ export type ImportFormat = 'csv' | 'ndjson';
 /**
  * Why a line was not stored: a code of the wire contract, or one of files. `bad_line`: not a record of
  * this format. `bad_device`: names no device. `bad_time`: not a time. `no_time`: a reading without one,
- * which could not be told from its copy. `unknown_device`: the organization has none of this name.
+ * which could not be told from its copy. `bad_value`: a number beyond what can be held. `unknown_device`:
+ * the organization has none of this name.
  */
 export type ImportCode =
-  KeptApartCode | 'bad_line' | 'bad_device' | 'bad_time' | 'no_time' | 'unknown_device';
+  | KeptApartCode
+  | 'bad_line'
+  | 'bad_device'
+  | 'bad_time'
+  | 'no_time'
+  | 'bad_value'
+  | 'unknown_device';
 
 /** A line that was not stored, and why. `detail` is one line for a person. */
 export class LineRefusal {

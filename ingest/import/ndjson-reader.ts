@@ -55,7 +55,14 @@ export class NdjsonReader implements LineReader {
     if (typeof device !== 'string' || device === '') {
       return new LineRefusal('bad_device', 'no text in "device"');
     }
-    const payload = Buffer.from(JSON.stringify(sample));
+    let isInfinite = false;
+    const text = JSON.stringify(sample, (_key, member: unknown) => {
+      isInfinite ||= member === Infinity || member === -Infinity;
+      return member;
+    });
+    // JSON.stringify would make it null, a value that is missing.
+    if (isInfinite) return new LineRefusal('bad_value', 'a number is out of range');
+    const payload = Buffer.from(text);
     return findFault(payload, this.#options.times) ?? { device, payload };
   }
 }

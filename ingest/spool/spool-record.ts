@@ -23,6 +23,8 @@ export interface SpoolRecord {
   readonly qos: 0 | 1 | 2;
   /** Why the broker refused the message; then it goes to quarantine unread. */
   readonly refusal: Refusal | null;
+  /** Whether the device was in quarantine as a whole. */
+  readonly isKeptApart: boolean;
   /** Numbers (`seq`) of its samples that have one, at most 65 535. Only for the duplicate check. */
   readonly seqs: readonly number[];
   /** As published. One that was read shares its memory with the other records of that read. */
@@ -93,6 +95,7 @@ const HAS_NAME = 8;
 const HAS_REFUSAL = 16;
 const HAS_OFFSET = 32;
 const HAS_BOOT_TIME = 64;
+const IS_KEPT_APART = 128;
 
 /** Bytes that a record takes on disk. */
 export function spoolBytes(record: SpoolRecord): number {
@@ -202,6 +205,7 @@ export function decodeRecord(chunk: Buffer, start: number, end: number): SpoolRe
     topic,
     qos: (flags & QOS_MASK) as 0 | 1 | 2,
     refusal: (flags & HAS_REFUSAL) === 0 ? null : new Refusal(code as RefusalCode, detail),
+    isKeptApart: (flags & IS_KEPT_APART) !== 0,
     seqs: seqsAt(chunk, start),
     payload: chunk.subarray(at, end),
   };
@@ -236,13 +240,14 @@ function bootAt(chunk: Buffer, start: number): number | null {
     : chunk.readUInt32LE(start + AT_BOOT);
 }
 
-function flagsOf({ qos, boot, name, refusal, basis }: SpoolRecord): number {
+function flagsOf({ qos, boot, name, refusal, basis, isKeptApart }: SpoolRecord): number {
   let flags: number = qos;
   if (boot !== null) flags |= HAS_BOOT;
   if (name !== null) flags |= HAS_NAME;
   if (refusal !== null) flags |= HAS_REFUSAL;
   if (basis.offsetMicros !== null) flags |= HAS_OFFSET;
   if (basis.bootMicros !== null) flags |= HAS_BOOT_TIME;
+  if (isKeptApart) flags |= IS_KEPT_APART;
   return flags;
 }
 

@@ -20,7 +20,7 @@ afterAll(() => app.stop());
 /** Words in backticks of the page's line about a metric: values that its label may have. */
 function documentedWords(metric: string): string[] {
   const line = PAGE.split('\n').find((row) => row.startsWith(`| \`${metric}\``)) ?? '';
-  return [...line.matchAll(/`([a-z_]+)`/g)].map(([, word = '']) => word);
+  return [...line.matchAll(/`([a-z0-9_]+)`/g)].map(([, word = '']) => word);
 }
 
 /** Values that a label may have besides those of the page. */

@@ -34,23 +34,29 @@ function bodyFor({ method, path }: Route): unknown {
     const revision = revisionOf({ topic: 't', payload: Buffer.from('x') });
     return { revision, payload: 'y' };
   }
-  if (path === '/api/v1/quarantine/reinject') return {};
+  if (path === '/api/v1/quarantine/reinject' || method === 'PUT') return {};
   if (method === 'PATCH') return { displayName: 'taken' };
   if (method !== 'POST') return undefined;
   if (path === '/api/v1/keys') return INTEGRATOR;
+  if (path === '/api/v1/import') return 'device,time,temp\nmine,yesterday,1\n';
+  if (path === '/api/v1/ingest' || path.endsWith('/readings')) return { temp: 1 };
   return path.endsWith('/keys') ? {} : { device: 'stolen' };
 }
 
 /** A message of `mine` in quarantine. */
 const QUARANTINE_ID = '019a0000-0000-7000-8000-000000000001';
+/** An import that refused a line. */
+const IMPORT_ID = '019a0000-0000-7000-8000-000000000002';
 
 function pathOf({ method, path }: Route): string {
   if (path === '/api/v1/quarantine' && method === 'DELETE') return `${path}?code=rate`;
+  if (path === '/api/v1/import') return `${path}?format=csv&source=a.csv`;
   if (path === '/api/v1/diagnostics') return `${path}?address=203.0.113.7`;
   const ofDevice = path.includes('{device}');
   return path
     .replace('{device}', 'mine')
     .replace('{keyId}', ofDevice ? keyId : integratorKeyId)
+    .replace('{importId}', IMPORT_ID)
     .replace('{quarantineId}', QUARANTINE_ID);
 }
 
@@ -255,6 +261,22 @@ describe('answers', () => {
       `INSERT INTO quarantine VALUES ($3, $1, $2, now(), 't', 'rate', '', 'x')`,
       [organizationId, deviceId, QUARANTINE_ID],
     );
+    await database.pool.query(
+      `INSERT INTO import_run VALUES ($2, $1, 'b.csv', 'csv', 'done', now(), now(), 9, 2, 1, '')`,
+      [organizationId, IMPORT_ID],
+    );
+    await database.pool.query(
+      `INSERT INTO import_refusal VALUES ($2, 2, $1, 'bad_time', 'yesterday is no time', 'x')`,
+      [organizationId, IMPORT_ID],
+    );
+    await database.pool.query(`INSERT INTO event VALUES ($2, now(), 'door', $1, '1', now(), 0)`, [
+      organizationId,
+      deviceId,
+    ]);
+    await database.pool.query(`INSERT INTO log_entry VALUES ($2, now(), $1, 'E', 'wifi', 1, 'm')`, [
+      organizationId,
+      deviceId,
+    ]);
     t.registry.deviceEvents.note({
       kind: 'refusal',
       code: 'rate',
@@ -271,12 +293,13 @@ describe('answers', () => {
       `INSERT INTO device_presence VALUES ($1, $2, 'online', now(), now(), 1, '203.0.113.7', $3)`,
       [deviceId, organizationId, { fw: '1.4.2' }],
     );
-    const order = ['GET', 'POST', 'PATCH', 'DELETE'];
+    const order = ['GET', 'PUT', 'POST', 'PATCH', 'DELETE'];
     const routes = t.api.routes.toSorted(
       (a, b) => order.indexOf(a.method) - order.indexOf(b.method) || b.path.length - a.path.length,
     );
     for (const route of routes) {
-      const { status, body } = await t.send(route.method, pathOf(route), bodyFor(route));
+      const key = route.role === 'device' ? deviceKey : t.acme.adminKey;
+      const { status, body } = await t.send(route.method, pathOf(route), bodyFor(route), key);
       const answer = route.answers[status];
       expect(answer, `${route.method} ${route.path}: ${status}`).toBeDefined();
       const schema = answer?.schema ?? z.literal('');

@@ -1,6 +1,7 @@
 import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import pg from 'pg';
 import { pino } from 'pino';
 import { Registry as MetricsRegistry } from 'prom-client';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -216,5 +217,77 @@ describe('while the database is away', () => {
     await drained(second);
     expect(await rowsOf(deviceId)).toEqual(stored);
     await expectLedger(second);
+  });
+
+  it('a hello need not wait, also when all that comes is of devices that cannot be looked up', async () => {
+    const program = await startIngest(await makeFolder());
+    await allowConnections(false);
+    const lane = program.ingest.openLane(organizationId, newDevice());
+    await send(program, lane, '{"seq":1,"temp":1}');
+    expect(program.ingest.isSpooling).toBe(true);
+    await allowConnections(true);
+    await drained(program);
+    expect(program.ingest.isSpooling).toBe(false);
+  });
+
+  it('a copy told by its seq is acknowledged and not spooled, with a boot and without (D-14)', async () => {
+    const program = await startIngest(await makeFolder());
+    const deviceId = newDevice();
+    const lane = program.ingest.openLane(organizationId, deviceId);
+    await send(program, lane, '{"seq":1,"temp":1}');
+    await allowConnections(false);
+    const numbers = [2, 2, 1, 3];
+    await Promise.all(numbers.map((seq) => send(program, lane, `{"seq":${seq},"temp":${seq}}`)));
+    expect(program.spool.pendingMessages).toBe(2);
+    await expectLedger(program);
+    await allowConnections(true);
+    await drained(program);
+    expect((await rowsOf(deviceId))['readings']).toEqual([1, 2, 3]);
+    expect(await expectLedger(program)).toMatchObject({ received: 5, committed: 5 });
+  });
+
+  it('what a device in quarantine sends is kept apart, whatever becomes of it before the drain', async () => {
+    const program = await startIngest(await makeFolder());
+    const [known, unknown] = [newDevice(), newDevice()];
+    const lane = program.ingest.openLane(organizationId, known);
+    await send(program, lane, '{"temp":1}');
+    for (const deviceId of [known, unknown]) program.ingest.setQuarantined(deviceId, true);
+    await allowConnections(false);
+    const other = program.ingest.openLane(organizationId, unknown);
+    expect(await send(program, lane, '{"temp":2}')).toBeNull();
+    expect(await send(program, other, '{"temp":2}')).toBeNull();
+    for (const deviceId of [known, unknown]) program.ingest.setQuarantined(deviceId, false);
+    await allowConnections(true);
+    await drained(program);
+    expect(await rowsOf(known)).toMatchObject({ readings: [1], quarantine: 1 });
+    expect(await rowsOf(unknown)).toMatchObject({ readings: null, quarantine: 1 });
+  });
+});
+
+describe('a device that is looked up late', () => {
+  it('has the numbers that were spooled meanwhile (D-14)', async () => {
+    const program = await startIngest(await makeFolder());
+    const deviceId = newDevice();
+    await send(program, program.ingest.openLane(organizationId, newDevice()), '{"temp":1}');
+    const locker = new pg.Client({ connectionString: testDatabase.url });
+    await locker.connect();
+    const numbers = [1, 2, 3];
+    const sendAll = async (): Promise<void> => {
+      const lane = program.ingest.openLane(organizationId, deviceId);
+      program.ingest.setBoot(lane, 7);
+      await Promise.all(numbers.map((seq) => send(program, lane, `{"seq":${seq},"temp":${seq}}`)));
+    };
+    try {
+      await locker.query('BEGIN; LOCK TABLE device_latest IN ACCESS EXCLUSIVE MODE');
+      await sendAll();
+      expect(program.spool.pendingMessages).toBe(3);
+      await locker.query('COMMIT');
+    } finally {
+      await locker.end();
+    }
+    await drained(program);
+    await sendAll();
+    await drained(program);
+    expect((await rowsOf(deviceId))['readings']).toEqual(numbers);
   });
 });

@@ -3,7 +3,7 @@ import {
   flatMembers,
   scalarPayloadSchema,
 } from '../../firmware-protocol/payload-schema.ts';
-import { PACKET_BYTES_MAX, UP_MS_MAX } from '../../firmware-protocol/contract.ts';
+import { PACKET_BYTES_MAX, UP_MS_MAX, VALUE_MAX } from '../../firmware-protocol/contract.ts';
 import type { Decoded, Point, Sample } from '../../firmware-protocol/telemetry.ts';
 import { referenceCbor } from './reference-cbor.ts';
 
@@ -101,7 +101,9 @@ function clamp(micros: number): number {
 }
 
 function pointsOf(metric: string, value: unknown): Point[] {
-  if (typeof value === 'number') return [{ metric, kind: 'number', value, text: null }];
+  if (typeof value === 'number') {
+    return Math.abs(value) > VALUE_MAX ? [] : [{ metric, kind: 'number', value, text: null }];
+  }
   if (typeof value === 'boolean')
     return [{ metric, kind: 'bool', value: Number(value), text: null }];
   if (typeof value !== 'string' || MISSING.test(value)) return [];

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { VALUE_MAX } from '../../firmware-protocol/contract.ts';
 import { isMetricName } from '../../firmware-protocol/metric-name.ts';
 import { textSchema } from '../../firmware-protocol/payload-schema.ts';
 import type { Decoded, Point, Sample } from '../../firmware-protocol/telemetry.ts';
@@ -132,6 +133,6 @@ function pointOf(metric: string, value: unknown): Point[] {
   if (typeof value === 'string') {
     return MISSING.test(value) ? [] : [{ metric, kind: 'text', value: null, text: value }];
   }
-  const isValue = typeof value === 'number' && Number.isFinite(value);
+  const isValue = typeof value === 'number' && Math.abs(value) <= VALUE_MAX;
   return isValue ? [{ metric, kind: 'number', value, text: null }] : [];
 }

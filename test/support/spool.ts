@@ -19,6 +19,7 @@ export function spoolRecord(n: number, more: Partial<SpoolRecord> = {}): SpoolRe
     topic: 'v1/me/data',
     qos: 1,
     refusal: null,
+    isKeptApart: false,
     seqs: [n],
     payload: Buffer.from(`n=${n}`),
     ...more,

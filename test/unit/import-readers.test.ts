@@ -78,6 +78,28 @@ describe('CSV', () => {
     expect(csv(`device,time,m\na,${TS},"4,5"`)).toEqual([`a {"ts":${TS},"m":"4,5"}`]);
   });
 
+  it('takes no blank around a cell for a part of it, but those inside quotes', () => {
+    const ok = `a {"ts":${TS},"m":5,"n":"on and off"}`;
+    const rows = [`a, ${TS} ,\t5, on and off `, ` "a" , "${TS}", "5" ,"on and off" `];
+    expect(csv(`device, time, m, n\n${rows[0]}`)).toEqual([ok]);
+    expect(csv(`device, time, m, n\n${rows.join('\n')}`)).toEqual([ok, ok]);
+    expect(csv(`device;time;m;n\na; ${TS}; 5; TRUE`)).toEqual([`a {"ts":${TS},"m":5,"n":true}`]);
+    expect(csv(`device\ttime\tm\tn\n"a"\t${TS}\t\t "1,5"`)).toEqual([`a {"ts":${TS},"n":1.5}`]);
+    expect(csv(`device,time,m,n\na,${TS}, nan ," x "`)).toEqual([`a {"ts":${TS},"n":" x "}`]);
+    expect(csv(`device,time,m,n\na,${TS}," 5 ",  `)).toEqual([`a {"ts":${TS},"m":5}`]);
+  });
+
+  it('refuses a line with a number that is out of range, and takes the words for none as missing', () => {
+    const cells = ['1e999', '+1e999', '-1e999', '1e400'];
+    expect(csv(`device,time,m\n${cells.map((cell) => `a,${TS},${cell}`).join('\n')}`)).toEqual(
+      cells.map(() => 'bad_value'),
+    );
+    expect(csv(`device,time,m,n\na,${TS},inf,1\na,${TS},1,1e999`)).toEqual([
+      `a {"ts":${TS},"n":1}`,
+      'bad_value',
+    ]);
+  });
+
   it('refuses a line that is broken and no other, also when a quote opens in it', () => {
     const good = `a,${TS},1`;
     const text = ['device,time,m', good, `"a,${TS},1`, good, `a,${TS}`, `a"b,${TS},1`, good];
@@ -201,6 +223,15 @@ describe('NDJSON', () => {
 
   it('is told apart by its time and not by its number, which a restarted board begins anew', () => {
     expect(ndjson(`{"device":"a","ts":${TS},"seq":1,"m":1}`)).toEqual([`a {"ts":${TS},"m":1}`]);
+  });
+
+  it('refuses a line with a number that is out of range, wherever it stands', () => {
+    const values = ['1e999', '-1e999', '[1,1e999]', '{"a":1e999}', 'inf', 'null'];
+    const text = values.map((value) => `{"device":"a","ts":${TS},"dt":1000,"m":${value}}`);
+    expect(ndjson(text.join('\n')).map((line) => line === 'bad_value')).toEqual([
+      ...[true, true, true, true],
+      ...[false, false],
+    ]);
   });
 
   it('refuses what could not be told from its copy, and what is none of it', () => {

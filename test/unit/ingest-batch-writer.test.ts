@@ -2,9 +2,10 @@ import { pino } from 'pino';
 import { describe, expect, it } from 'vitest';
 import type { Batch } from '../../ingest/batch.ts';
 import type { BatchStore } from '../../ingest/batch-commit.ts';
-import { BatchWriter, type BatchSpool, type WriterLimits } from '../../ingest/batch-writer.ts';
+import { BatchWriter } from '../../ingest/batch-writer.ts';
 import { IngestMetrics } from '../../ingest/metrics.ts';
 import { makeMessage, makeSlot, openLane } from '../support/messages.ts';
+import type { BatchSpool, WriterLimits } from '../../ingest/writer-limits.ts';
 
 const LIMITS: WriterLimits = {
   batchRowsMax: 1000,

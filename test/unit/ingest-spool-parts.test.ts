@@ -34,6 +34,7 @@ const record: fc.Arbitrary<SpoolRecord> = fc.record({
       .tuple(fc.constantFrom(...REFUSAL_CODES), text)
       .map(([code, detail]) => new Refusal(code, detail)),
   ),
+  isKeptApart: fc.boolean(),
   seqs: fc.array(fc.maxSafeNat(), { maxLength: 500 }),
   payload: fc.uint8Array({ maxLength: 2000 }).map((bytes) => Buffer.from(bytes)),
 });
@@ -100,6 +101,7 @@ const sample: SpoolRecord = {
   topic: 'v1/me/data',
   qos: 0,
   refusal: null,
+  isKeptApart: false,
   seqs: [],
   payload: Buffer.from('{"a":1}'),
 };

@@ -2,12 +2,13 @@ import { pino } from 'pino';
 import { describe, expect, it, vi } from 'vitest';
 import type { Batch } from '../../ingest/batch.ts';
 import type { BatchStore } from '../../ingest/batch-commit.ts';
-import { BatchWriter, type BatchSpool } from '../../ingest/batch-writer.ts';
+import { BatchWriter } from '../../ingest/batch-writer.ts';
 import type { LaneStore } from '../../ingest/lane-store.ts';
 import type { Message } from '../../ingest/message.ts';
 import { IngestMetrics } from '../../ingest/metrics.ts';
 import { Pipeline } from '../../ingest/pipeline.ts';
 import { makeMessage, makePublication, makeSlot, openLane } from '../support/messages.ts';
+import type { BatchSpool } from '../../ingest/writer-limits.ts';
 
 const SPOOL_AFTER_MS = 20;
 const STORED = { insertedRows: 0, duplicateRows: 0, quarantinedMessages: 0 };
@@ -18,14 +19,20 @@ class SwitchedStore implements BatchStore {
   attempts = 0;
   readonly committed: Message[] = [];
   #hung: (() => void)[] = [];
+  #failHung: ((cause: Error) => void)[] = [];
 
   insert(batch: Batch) {
     this.attempts += 1;
     if (this.mode === 'away') return Promise.reject(new Error('connection refused'));
     if (this.mode === 'up') return Promise.resolve(this.#commit(batch));
-    return new Promise<typeof STORED>((resolve) => {
+    return new Promise<typeof STORED>((resolve, reject) => {
       this.#hung.push(() => resolve(this.#commit(batch)));
+      this.#failHung.push(reject);
     });
+  }
+  failHung(): void {
+    this.#hung = [];
+    for (const fail of this.#failHung.splice(0)) fail(new Error('no answer in time'));
   }
   answer(): void {
     this.mode = 'up';
@@ -85,10 +92,11 @@ function createWriter(queueRowsMax = 100) {
   const slot = makeSlot(1, 1);
   const acknowledged: number[] = [];
   let last = 0;
-  const push = (): void => {
+  const push = (isDuplicate = false): void => {
     const number = (last += 1);
-    writer.open.addReading(slot, number, 1, null, number, 0);
-    writer.open.addMessage(makeMessage(() => acknowledged.push(number), lane));
+    if (!isDuplicate) writer.open.addReading(slot, number, 1, null, number, 0);
+    const message = makeMessage(() => acknowledged.push(number), lane);
+    writer.open.addMessage(Object.assign(message, { isDuplicate }));
     writer.added();
   };
   return { store, spool, metrics, writer, push, acknowledged, log };
@@ -153,6 +161,34 @@ describe('BatchWriter with a spool', () => {
     expect(acknowledged.at(-1)).toBe(3);
     expect(acknowledged).toHaveLength(3);
     expect(metrics.storedMessages).toBe(1);
+  });
+
+  it('acknowledges a copy only when all before it is stored, spooled as it may be', async () => {
+    const { store, writer, push, acknowledged, metrics } = createWriter();
+    store.mode = 'hung';
+    push();
+    await vi.waitFor(() => expect(store.attempts).toBe(1));
+    push(true);
+    push();
+    await vi.waitFor(() => expect(acknowledged).toEqual([3]));
+    expect(writer.queuedMessages).toBe(2);
+    await vi.waitFor(() => expect(acknowledged).toEqual([3, 1, 2]));
+    expect(metrics.duplicateMessages).toBe(1);
+    store.answer();
+    await writer.drain();
+    expect(writer.queuedMessages).toBe(0);
+  });
+
+  it('does not call the database away for an attempt whose batch is spooled and was drained', async () => {
+    const { store, writer, push, acknowledged } = createWriter();
+    store.mode = 'hung';
+    push();
+    await vi.waitFor(() => expect(acknowledged).toEqual([1]));
+    writer.noteBack();
+    store.failHung();
+    await writer.drain();
+    expect(writer.isAway).toBe(false);
+    expect(writer.isSpooling).toBe(false);
   });
 
   it('spools what does not fit into the queue at once', async () => {

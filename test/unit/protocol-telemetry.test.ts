@@ -7,7 +7,7 @@ import {
   type Decoded,
   type Refusal,
 } from '../../firmware-protocol/telemetry.ts';
-import { METRIC_NAME, RESERVED_MEMBERS } from '../../firmware-protocol/contract.ts';
+import { METRIC_NAME, RESERVED_MEMBERS, VALUE_MAX } from '../../firmware-protocol/contract.ts';
 import { isMetricName } from '../../firmware-protocol/metric-name.ts';
 import { referenceData, referenceScalar } from '../support/reference-decoder.ts';
 
@@ -278,12 +278,21 @@ describe('one value on its own topic', () => {
     expect(values(scalar(payload))).toEqual([expected]);
   });
 
-  it.each(['', 'null', 'nan', 'NaN', '   nan', '-inf', 'Infinity', '"nan"', '1e999', ' null '])(
-    'counts %j as missing',
-    (payload) => {
-      expect(scalar(payload)).toMatchObject({ pointCount: 0, missing: 1 });
-    },
-  );
+  it.each([
+    '',
+    'null',
+    'nan',
+    'NaN',
+    '   nan',
+    '-inf',
+    'Infinity',
+    '"nan"',
+    '1e999',
+    '-1.1e290',
+    ' null ',
+  ])('counts %j as missing', (payload) => {
+    expect(scalar(payload)).toMatchObject({ pointCount: 0, missing: 1 });
+  });
 
   it.each([
     ['bad_type', '{"a":1}'],
@@ -447,6 +456,7 @@ describe('the decoder and the zod contract', () => {
   );
   const sane = fc.oneof(
     fc.double({ noNaN: true }),
+    fc.constantFrom(VALUE_MAX, -VALUE_MAX, beyond(VALUE_MAX), -1.7e308),
     fc.boolean(),
     fc.constantFrom(null, 'nan', 'on'),
   );
@@ -531,6 +541,31 @@ describe('the decoder and the zod contract', () => {
     expect(taken).toBeGreaterThan(500);
   });
 
+  it('agree on which numbers are stored, and a sum of those never overflows', () => {
+    const edge = fc.constantFrom(VALUE_MAX, beyond(VALUE_MAX), 1e289, Number.MAX_VALUE, 5e-324);
+    const numbers = fc.oneof(
+      fc.double(),
+      edge,
+      edge.map((value) => -value),
+    );
+    fc.assert(
+      fc.property(numbers, (value) => {
+        const text = JSON.stringify(value);
+        const isStored = Math.abs(value) <= VALUE_MAX;
+        const counts = { pointCount: isStored ? 1 : 0, missing: isStored ? 0 : 1 };
+        const series = data(`{"dt":1000,"a":[${text}]}`);
+        for (const read of [
+          data(`{"a":${text}}`),
+          series,
+          decodeScalar('temp', Buffer.from(text)),
+        ]) {
+          expect(read).toMatchObject(counts);
+        }
+      }),
+    );
+    expect(VALUE_MAX * 1e18).toBeLessThan(Infinity);
+  });
+
   it('agree on every generated scalar', () => {
     const words = fc.constantFrom(
       'nan',
@@ -598,3 +633,11 @@ describe('the decoder and the zod contract', () => {
     );
   });
 });
+
+/** The next double away from zero. */
+function beyond(value: number): number {
+  const bits = new DataView(new ArrayBuffer(8));
+  bits.setFloat64(0, value);
+  bits.setBigUint64(0, bits.getBigUint64(0) + 1n);
+  return bits.getFloat64(0);
+}
