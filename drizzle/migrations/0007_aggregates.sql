@@ -1,6 +1,8 @@
 -- Rollups of readings: reading_1m, reading_1h, reading_1d, one row for each bucket of a series, up to
 -- this moment, and the views over them (docs/adr/0019-aggregates.md). With TimescaleDB they are
--- continuous aggregates, else views over tables of our own. Numbers only: texts have no rows in them.
+-- continuous aggregates, else views over tables of our own. Numbers only: texts have no rows in them,
+-- nor have NaN, infinities and what is beyond 1e290 either side of zero, which no device can send: their
+-- sum would be an error, for whoever reads it and for the job that makes aggregates of everybody.
 CREATE TABLE aggregate_watermark (
   level text NOT NULL,
   -- End of the last bucket that is materialised. What is below it is read from there; it never goes back.
@@ -16,6 +18,20 @@ CREATE TABLE aggregate_job (
   job text NOT NULL,
   succeeded_at timestamptz NOT NULL,
   CONSTRAINT aggregate_job_pkey PRIMARY KEY (job)
+);
+--> statement-breakpoint
+-- What could not be made, because the database cannot compute with what is stored there. It is left out
+-- for good, so that it holds nothing else up, unless somebody notes it in dirty_range.
+CREATE TABLE aggregate_skip (
+  level text NOT NULL,
+  -- 0: all devices.
+  device_id int4 NOT NULL,
+  -- Beginning of the hour; with level 1d, of the day.
+  hour timestamptz NOT NULL,
+  error text NOT NULL,
+  skipped_at timestamptz NOT NULL,
+  CONSTRAINT aggregate_skip_pkey PRIMARY KEY (level, device_id, hour),
+  CONSTRAINT aggregate_skip_level_check CHECK (level IN ('1m', '1h', '1d'))
 );
 --> statement-breakpoint
 -- Days that an organization wants its data kept, where it is not what the settings say.
@@ -66,7 +82,7 @@ BEGIN
     SELECT device_id, metric_id, time_bucket(INTERVAL '1 minute', time) AS bucket,
            count(value) AS count, sum(value) AS sum, min(value) AS min, max(value) AS max,
            first(value, time) AS first, last(value, time) AS last
-    FROM reading WHERE value IS NOT NULL
+    FROM reading WHERE value BETWEEN '-1e290'::float8 AND '1e290'::float8
     GROUP BY device_id, metric_id, time_bucket(INTERVAL '1 minute', time)
     WITH NO DATA;
     CREATE MATERIALIZED VIEW reading_1h
@@ -141,7 +157,7 @@ BEGIN
     FROM reading
     WHERE reading.device_id = series.device_id AND reading.metric_id = series.metric_id
       AND time >= (SELECT watermark FROM aggregate_watermark WHERE level = '1m')
-      AND value IS NOT NULL
+      AND value BETWEEN '-1e290'::float8 AND '1e290'::float8
     GROUP BY date_bin('1 minute', time, '2000-01-01Z')
   ) AS made
   WHERE series.time >= (SELECT watermark FROM aggregate_watermark WHERE level = '1m');
@@ -218,7 +234,9 @@ DECLARE
   level text;
   live text;
   names text := 'organization.slug AS organization, device.slug AS device, metric.name AS metric, metric.unit';
-  figures text := 'made.count, made.sum, made.min, made.max, made.first, made.last, made.sum / made.count AS avg';
+  -- A quotient too small for a double is an error of the database.
+  figures text := 'made.count, made.sum, made.min, made.max, made.first, made.last,
+    CASE WHEN abs(made.sum) < ''1e-300''::float8 THEN 0 ELSE made.sum / made.count END AS avg';
   joined text := 'JOIN device ON device.device_id = made.device_id
     JOIN metric ON metric.metric_id = made.metric_id
     JOIN organization ON organization.organization_id = device.organization_id';
@@ -288,6 +306,7 @@ BEGIN
     EXECUTE format('DELETE FROM %s WHERE device_id = $1', rollup) USING deleted_id;
   END LOOP;
   DELETE FROM dirty_range WHERE device_id = deleted_id;
+  DELETE FROM aggregate_skip WHERE device_id = deleted_id;
   DELETE FROM device_latest WHERE device_id = deleted_id;
   DELETE FROM device_sequence WHERE device_id = deleted_id;
   DELETE FROM device_clock WHERE device_id = deleted_id;

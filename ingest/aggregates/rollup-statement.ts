@@ -1,3 +1,4 @@
+import { VALUE_MAX } from '../../firmware-protocol/contract.ts';
 import { LEVELS, type Level } from './levels.ts';
 
 /** Where buckets start; the same as those of `time_bucket`. */
@@ -52,7 +53,7 @@ function rollupStatement(level: Level, { from, start, end, where }: Outer): stri
       FROM ${below?.table ?? 'reading'} AS source
       WHERE source.device_id = series.device_id AND source.metric_id = series.metric_id
         AND ${time} >= ${start} AND ${time} < ${end}
-        ${below === undefined ? 'AND source.value IS NOT NULL' : ''}
+        ${below === undefined ? SUMMABLE : ''}
       GROUP BY ${bucket}
     ) AS made
     ${where}
@@ -61,6 +62,8 @@ function rollupStatement(level: Level, { from, start, end, where }: Outer): stri
       last = excluded.last`;
 }
 
+/** As in the views. What is stored by other means than ours may be any double, NaN too. */
+const SUMMABLE = `AND source.value BETWEEN '${-VALUE_MAX}'::float8 AND '${VALUE_MAX}'::float8`;
 const FROM_READINGS = `count(*), sum(value), min(value), max(value),
   (array_agg(value ORDER BY time))[1], (array_agg(value ORDER BY time DESC))[1]`;
 const FROM_BELOW = `sum(count)::int8, sum(sum), min(min), max(max),

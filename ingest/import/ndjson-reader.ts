@@ -55,16 +55,23 @@ export class NdjsonReader implements LineReader {
     if (typeof device !== 'string' || device === '') {
       return new LineRefusal('bad_device', 'no text in "device"');
     }
-    let isInfinite = false;
-    const text = JSON.stringify(sample, (_key, member: unknown) => {
-      isInfinite ||= member === Infinity || member === -Infinity;
-      return member;
-    });
-    // JSON.stringify would make it null, a value that is missing.
-    if (isInfinite) return new LineRefusal('bad_value', 'a number is out of range');
+    const text = JSON.stringify(sample);
+    // What is no number becomes null there, a value that is missing.
+    if (text.includes('null') && hasInfinity(sample)) {
+      return new LineRefusal('bad_value', 'a number is out of range');
+    }
     const payload = Buffer.from(text);
     return findFault(payload, this.#options.times) ?? { device, payload };
   }
+}
+
+function hasInfinity(value: object): boolean {
+  let found = false;
+  JSON.stringify(value, (_key, member: unknown) => {
+    found ||= member === Infinity || member === -Infinity;
+    return member;
+  });
+  return found;
 }
 
 /** Without the byte order mark that some programs write in front of UTF-8. */

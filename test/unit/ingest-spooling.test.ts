@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { pino } from 'pino';
 import { describe, expect, it, vi } from 'vitest';
 import type { Batch } from '../../ingest/batch.ts';
@@ -7,6 +8,7 @@ import type { LaneStore } from '../../ingest/lane-store.ts';
 import type { Message } from '../../ingest/message.ts';
 import { IngestMetrics } from '../../ingest/metrics.ts';
 import { Pipeline } from '../../ingest/pipeline.ts';
+import { SettledOrder } from '../../ingest/settled-order.ts';
 import { makeMessage, makePublication, makeSlot, openLane } from '../support/messages.ts';
 import type { BatchSpool } from '../../ingest/writer-limits.ts';
 
@@ -92,11 +94,10 @@ function createWriter(queueRowsMax = 100) {
   const slot = makeSlot(1, 1);
   const acknowledged: number[] = [];
   let last = 0;
-  const push = (isDuplicate = false): void => {
+  const push = (): void => {
     const number = (last += 1);
-    if (!isDuplicate) writer.open.addReading(slot, number, 1, null, number, 0);
-    const message = makeMessage(() => acknowledged.push(number), lane);
-    writer.open.addMessage(Object.assign(message, { isDuplicate }));
+    writer.open.addReading(slot, number, 1, null, number, 0);
+    writer.open.addMessage(makeMessage(() => acknowledged.push(number), lane));
     writer.added();
   };
   return { store, spool, metrics, writer, push, acknowledged, log };
@@ -163,22 +164,6 @@ describe('BatchWriter with a spool', () => {
     expect(metrics.storedMessages).toBe(1);
   });
 
-  it('acknowledges a copy only when all before it is stored, spooled as it may be', async () => {
-    const { store, writer, push, acknowledged, metrics } = createWriter();
-    store.mode = 'hung';
-    push();
-    await vi.waitFor(() => expect(store.attempts).toBe(1));
-    push(true);
-    push();
-    await vi.waitFor(() => expect(acknowledged).toEqual([3]));
-    expect(writer.queuedMessages).toBe(2);
-    await vi.waitFor(() => expect(acknowledged).toEqual([3, 1, 2]));
-    expect(metrics.duplicateMessages).toBe(1);
-    store.answer();
-    await writer.drain();
-    expect(writer.queuedMessages).toBe(0);
-  });
-
   it('does not call the database away for an attempt whose batch is spooled and was drained', async () => {
     const { store, writer, push, acknowledged } = createWriter();
     store.mode = 'hung';
@@ -222,6 +207,58 @@ describe('BatchWriter with a spool', () => {
     await writer.drain();
     expect(acknowledged).toEqual([1, 2, 3]);
     expect(spool.stored).toEqual([]);
+  });
+});
+
+describe('SettledOrder', () => {
+  const messages = (...areCopies: boolean[]): Message[] =>
+    areCopies.map((isDuplicate) =>
+      Object.assign(
+        makeMessage(() => undefined),
+        { isDuplicate },
+      ),
+    );
+
+  it('holds a copy back until every batch before its own is stored', () => {
+    const order = new SettledOrder();
+    for (const number of [1, 2, 3]) order.begin(number);
+    const first = messages(false);
+    const second = messages(true, false);
+    const third = messages(true);
+    expect(order.settle(2, second)).toEqual([second[1]]);
+    expect(order.settle(3, third)).toEqual([]);
+    expect(order.waitingCopies).toBe(2);
+    expect(order.settle(1, first)).toEqual([...first, second[0], third[0]]);
+    expect(order.waitingCopies).toBe(0);
+  });
+
+  it('lets every message go, each once, in whatever order batches are stored', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.array(fc.boolean(), { maxLength: 4 })),
+        fc.infiniteStream(fc.nat()),
+        (given, picks) => {
+          const order = new SettledOrder();
+          const batches = given.map((areCopies) => messages(...areCopies));
+          for (const number of batches.keys()) order.begin(number);
+          const open = new Set(batches.keys());
+          const gone: Message[] = [];
+          while (open.size > 0) {
+            const pick = picks.next().value % open.size;
+            const number = [...open][pick] ?? 0;
+            open.delete(number);
+            const ready = order.settle(number, batches[number] ?? []);
+            gone.push(...ready);
+            for (const message of ready.filter(({ isDuplicate }) => isDuplicate)) {
+              const own = batches.findIndex((batch) => batch.includes(message));
+              expect([...open].every((other) => other > own)).toBe(true);
+            }
+          }
+          expect(new Set(gone).size).toBe(gone.length);
+          expect(gone).toHaveLength(batches.flat().length);
+        },
+      ),
+    );
   });
 });
 
