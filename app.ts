@@ -1,3 +1,4 @@
+import { uptime } from 'node:os';
 import { Registry as MetricsRegistry, collectDefaultMetrics } from 'prom-client';
 import { createGateMetrics } from './broker/gate/gate-metrics.ts';
 import { createGate } from './broker/gate/gate.ts';
@@ -12,6 +13,7 @@ import { lockDataFolder } from './drizzle/data-folder-lock.ts';
 import { openDatabase, type Database } from './drizzle/database.ts';
 import { startEmbedded } from './drizzle/embedded.ts';
 import { closeRevoked, deviceEventBounds, gateLimits, retentionBounds } from './joints.ts';
+import { SteadyClock } from './firmware-protocol/steady-clock.ts';
 import { createLog, type Logger } from './log.ts';
 import type { Credentials } from './registry/credentials-file.ts';
 import { ensureCredentials, writeAddresses } from './registry/first-start.ts';
@@ -44,6 +46,8 @@ export interface Overrides {
   readonly log?: Logger;
   /** Issue new keys and write them to `credentials.json`. */
   readonly newAdminKey?: boolean;
+  /** Milliseconds since 1970, in place of the machine's clock. */
+  readonly now?: () => number;
 }
 
 /** The program in one object: tests and the demo run it in their own process. */
@@ -109,6 +113,8 @@ interface Context {
   readonly overrides: Overrides;
   readonly log: Logger;
   readonly metricsRegistry: MetricsRegistry;
+  /** Milliseconds since 1970, without steps; see `SteadyClock`. */
+  readonly now: () => number;
   /** Registers the end of a part right behind its beginning; ends run in reverse order. */
   readonly onStop: OnStop;
 }
@@ -122,7 +128,8 @@ async function bringUp(
 ): Promise<Started> {
   const metricsRegistry = new MetricsRegistry();
   collectDefaultMetrics({ register: metricsRegistry });
-  const context: Context = { config, overrides, log, metricsRegistry, onStop };
+  const now = overrides.now ?? createClock(log).now;
+  const context: Context = { config, overrides, log, metricsRegistry, now, onStop };
   const database = await openStorage(context);
   const registry = await openRegistry(context, database);
   const first = await ensureCredentials({
@@ -158,6 +165,20 @@ async function bringUp(
   if (first.credentials === null) return { addresses, credentials: null, isIssued: false };
   const credentials = await writeAddresses(config.DATA_DIR, first.credentials, addresses);
   return { addresses, credentials, isIssued: first.issued };
+}
+
+function createClock(log: Logger): SteadyClock {
+  const sources = {
+    wall: () => Date.now(),
+    monotonic: () => performance.now(),
+    uptime: () => uptime() * 1000,
+  };
+  return new SteadyClock(sources, ({ byMs, isBelieved }) => {
+    const outcome = isBelieved
+      ? 'the wall clock was set, and is followed'
+      : 'the wall clock was set, and is not believed yet';
+    log.warn({ byMs }, outcome);
+  });
 }
 
 async function openStorage({ config, log, onStop }: Context): Promise<Database> {

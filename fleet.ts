@@ -39,6 +39,8 @@ export interface FleetDeps {
   readonly history: ConnectionHistory;
   readonly metrics: BrokerMetrics;
   readonly metricsRegistry: MetricsRegistry;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
   readonly log: Logger;
   readonly onStop: (name: string, close: () => Promise<void>) => void;
 }
@@ -158,9 +160,9 @@ function createPolicy(deps: FleetDeps, parts: Parts): FleetPolicy {
   });
 }
 
-function deviceParts({ ingest, config }: FleetDeps, parts: Parts): DeviceParts {
+function deviceParts({ ingest, config, now }: FleetDeps, parts: Parts): DeviceParts {
   const { store, fanOut, presence, history, metrics } = parts;
-  const greetings = new Greetings({ commands: () => 0, configVersion: () => 0 });
+  const greetings = new Greetings({ commands: () => 0, configVersion: () => 0 }, now);
   return {
     ingest: {
       openLane: ({ organizationId, deviceId }, address) =>
@@ -173,6 +175,7 @@ function deviceParts({ ingest, config }: FleetDeps, parts: Parts): DeviceParts {
     },
     fanOut,
     retained: (topic) => store.retained(topic),
+    now,
     opened(device, session) {
       presence.connected({
         ...device.principal,

@@ -18,6 +18,8 @@ export interface StoreDeps {
   readonly database: Database;
   readonly registry: Registry;
   readonly metricsRegistry: MetricsRegistry;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
   readonly log: Logger;
   readonly onStop: (name: string, close: () => Promise<void>) => void;
 }
@@ -35,7 +37,7 @@ const PRUNE_MS = 60_000;
  * order in which they need each other: how far aggregates are made is known before anything is stored.
  */
 export async function openStore(deps: StoreDeps): Promise<Store> {
-  const { config, database, registry, metricsRegistry, log, onStop } = deps;
+  const { config, database, registry, metricsRegistry, now, log, onStop } = deps;
   const spool = await Spool.open({
     folder: join(config.DATA_DIR, 'spool'),
     limits: { bytesMax: config.SPOOL_BYTES_MAX, segmentBytes: config.SPOOL_SEGMENT_BYTES },
@@ -44,7 +46,7 @@ export async function openStore(deps: StoreDeps): Promise<Store> {
   onStop('spool', () => spool.close());
   registerSpoolMetrics(metricsRegistry, spool);
   const limits = ingestLimits(config);
-  const ingest = new Ingest({ database, spool, limits, registry: metricsRegistry, log });
+  const ingest = new Ingest({ database, spool, limits, now, registry: metricsRegistry, log });
   await watchQuarantine({ registry, ingest, log });
   const aggregates = await openAggregates(deps, ingest);
   await ingest.start();
@@ -54,7 +56,7 @@ export async function openStore(deps: StoreDeps): Promise<Store> {
 }
 
 async function openAggregates(deps: StoreDeps, ingest: Ingest): Promise<Aggregates> {
-  const { config, database, metricsRegistry, log, onStop } = deps;
+  const { config, database, metricsRegistry, now, log, onStop } = deps;
   const aggregates = createAggregates({
     database,
     limits: {
@@ -62,6 +64,7 @@ async function openAggregates(deps: StoreDeps, ingest: Ingest): Promise<Aggregat
       retention: retentionBounds(config),
     },
     metricsRegistry,
+    clock: now,
     onWatermark: (micros) => ingest.raiseWatermark(micros),
     onPartitionsDropped: () => ingest.forgetPartitions(),
     log,

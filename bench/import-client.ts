@@ -10,6 +10,8 @@ import { reasonOf, ToolFailedError } from '../errors.ts';
 export interface ShownImport {
   readonly importId: string;
   readonly state: string;
+  /** Whether the program is reading the file now. */
+  readonly active: boolean;
   readonly fingerprint: string;
   readonly byteOffset: number;
   readonly linesRead: number;
@@ -32,7 +34,14 @@ export interface Upload {
 }
 
 /** What was asked may succeed later: the program is away, busy, or was stopped. */
-export class PassingFailure extends Error {}
+export class PassingFailure extends Error {
+  /** Whether another import of the organization runs. */
+  readonly isBusy: boolean;
+  constructor(message: string, isBusy = false) {
+    super(message);
+    this.isBusy = isBusy;
+  }
+}
 
 /** An answer of the API. */
 interface Answer {
@@ -127,7 +136,8 @@ function judge({ status, body }: Answer): unknown {
   if (status === 200) return body;
   const { code = '', detail = '' } = (body ?? {}) as { code?: string; detail?: string };
   const text = `HTTP ${status} ${code} ${detail}`.trim().slice(0, 500);
-  throw RETRYABLE.has(status) ? new PassingFailure(text) : new ToolFailedError(text);
+  if (!RETRYABLE.has(status)) throw new ToolFailedError(text);
+  throw new PassingFailure(text, code === 'IMPORT_BUSY');
 }
 
 function parse(text: string): unknown {

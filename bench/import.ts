@@ -111,15 +111,43 @@ async function importFile(
       if (signal.aborted) throw interrupted();
       if (!(error instanceof PassingFailure)) throw error;
       if (waitMs === null) throw new ToolFailedError(error.message);
-      progress.step(`${error.message}: going on in ${waitMs / 1000} s`);
-      progress.end();
-      await delay(waitMs, undefined, { signal }).catch(() => undefined);
+      const isBefore = error.isBusy && (await watchRunning(client, file, { progress, signal }));
+      if (!isBefore) {
+        progress.step(`${error.message}: going on in ${waitMs / 1000} s`);
+        progress.end();
+        await delay(waitMs, undefined, { signal }).catch(() => undefined);
+      }
+      if (signal.aborted) throw interrupted();
     }
     known = await client.find(file.source, file.fingerprint).catch((error: unknown) => {
       if (error instanceof PassingFailure) return known;
       throw error;
     });
     mayResume ||= known?.importId !== before;
+  }
+}
+
+/**
+ * Shows how far an import of the same file is that still runs, for the lines that were under way when it
+ * was cut off, until it ends.
+ * @returns whether there is one.
+ */
+async function watchRunning(
+  client: ImportClient,
+  { bytes, source, fingerprint }: ImportFile,
+  { progress, signal }: Pick<RunOptions, 'progress' | 'signal'>,
+): Promise<boolean> {
+  const pace = new ImportPace(bytes);
+  for (let isFirst = true; ; isFirst = false) {
+    const shown = await client.find(source, fingerprint).catch(() => null);
+    if (shown?.active !== true || signal.aborted) {
+      progress.end();
+      return !isFirst;
+    }
+    const line = pace.line(shown, performance.now());
+    if (isFirst) progress.step(`still under way from before: ${line}`);
+    else progress.show(`still under way from before: ${line}`);
+    await delay(ASK_EVERY_MS, undefined, { signal }).catch(() => undefined);
   }
 }
 

@@ -61,6 +61,8 @@ export interface DeviceParts {
     publish(message: OutgoingMessage, exceptId?: string): Promise<void> | null;
   };
   readonly retained: (topic: string) => OutgoingMessage | null;
+  /** Milliseconds since 1970, as devices are told. */
+  readonly now: () => number;
   /** The connection begins, says `hello`, subscribes its inbox, is refused something, and ends. */
   readonly opened: (device: DeviceClient, session: Session) => void;
   /** @returns false when too many hellos wait already: this one is not taken. */
@@ -122,7 +124,9 @@ export class DeviceClient implements Access {
   opened(session: Session): void {
     this.#session = session;
     this.#lane = this.#parts.ingest.openLane(this.principal, session.peer.address);
-    const errors = new DeviceErrors(session, (message) => this.#tell('in/err', message));
+    const errors = new DeviceErrors(session, this.#parts.now, (message) =>
+      this.#tell('in/err', message),
+    );
     this.#source = {
       report: (code, channel, detail) => {
         this.#parts.refused(session, code, detail);

@@ -12,15 +12,20 @@ const HARMLESS: ReadonlySet<RefusalCode> = new Set(['rate', 'quota', 'unknown_ch
 /** What one connection was told, and not told, on `in/err`. */
 export class DeviceErrors {
   readonly #session: Pick<Session, 'close'>;
+  readonly #now: () => number;
   readonly #send: (message: object) => void;
   #sentAt = -Infinity;
   #unsent = 0;
   #minuteStartedAt = 0;
   #inMinute = 0;
 
-  /** @param send writes a message to `in/err`. */
-  constructor(session: Pick<Session, 'close'>, send: (message: object) => void) {
+  /**
+   * @param now milliseconds since 1970.
+   * @param send writes a message to `in/err`.
+   */
+  constructor(session: Pick<Session, 'close'>, now: () => number, send: (message: object) => void) {
     this.#session = session;
+    this.#now = now;
     this.#send = send;
   }
 
@@ -48,7 +53,7 @@ export class DeviceErrors {
       ch: channel,
       msg: detail,
       n: this.#unsent,
-      ...(hasTime ? { ts: Date.now() } : {}),
+      ...(hasTime ? { ts: this.#now() } : {}),
     });
   }
 }

@@ -59,7 +59,8 @@ export class SteadyClock {
     const monotonicMs = this.#sources.monotonic();
     const wallMs = this.#sources.wall();
     const offsetMs = wallMs - monotonicMs;
-    if (Math.abs(offsetMs - this.#offsetMs) > STEP_MS_MAX) return this.#stepped(wallMs, monotonicMs);
+    if (Math.abs(offsetMs - this.#offsetMs) > STEP_MS_MAX)
+      return this.#stepped(wallMs, monotonicMs);
     this.#offsetMs = offsetMs;
     this.#doubtedMs = null;
     if (monotonicMs - this.#anchoredAtMs > ANCHOR_EVERY_MS) this.#anchor(wallMs, monotonicMs);

@@ -28,6 +28,8 @@ export interface IngestParts {
   /** Null: what the database does not take is held unacknowledged. */
   readonly spool: Spool | null;
   readonly limits: IngestLimits;
+  /** Milliseconds since 1970; the wall clock when left out. */
+  readonly now?: () => number;
   readonly registry: Registry;
   readonly log: Logger;
 }
@@ -56,11 +58,13 @@ export class Ingest implements ReplayWayIn {
   readonly #drain: SpoolDrain | null;
   readonly #limits: IngestLimits;
   readonly #log: Logger;
+  readonly #now: () => number;
   #lateBeforeMicros = 0;
   #housekeeping: NodeJS.Timeout | undefined;
 
-  constructor({ database, spool, limits, registry, log }: IngestParts) {
+  constructor({ database, spool, limits, registry, log, now = Date.now }: IngestParts) {
     this.#log = log;
+    this.#now = now;
     this.#limits = limits;
     this.#spool = spool;
     this.#units = new MetricUnits(database.pool, log);
@@ -75,6 +79,7 @@ export class Ingest implements ReplayWayIn {
       clockMetrics: this.#clockMetrics,
       timeoutMs: limits.databaseTimeoutMs,
       lateBefore: () => this.#lateBefore(),
+      now,
       log,
     };
     const messageSpool =
@@ -144,7 +149,7 @@ export class Ingest implements ReplayWayIn {
 
   /** Makes the partitions of the next days, now and every hour of need, and drains what is spooled. */
   async start(): Promise<void> {
-    await this.#live.store.ensurePartitions(daysAhead());
+    await this.#live.store.ensurePartitions(daysAhead(this.#now()));
     this.#drain?.start();
     this.#housekeeping = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS);
   }
@@ -176,7 +181,7 @@ export class Ingest implements ReplayWayIn {
 
   /** Notes how long ago a device says it has booted, in milliseconds, now. */
   greetClock({ device }: Lane, upMs: number): void {
-    device.clock.greet(upMs, Date.now() * 1000);
+    device.clock.greet(upMs, this.#now() * 1000);
   }
 
   /** Notes the units that a device says its metrics have. */
@@ -277,7 +282,7 @@ export class Ingest implements ReplayWayIn {
 
   /** Never falls, also when the wall clock is set back: aggregates may be made up to there. */
   #lateBefore(): number {
-    this.raiseWatermark((Date.now() - LATE_MS) * 1000);
+    this.raiseWatermark((this.#now() - LATE_MS) * 1000);
     return this.#lateBeforeMicros;
   }
 
@@ -292,7 +297,7 @@ export class Ingest implements ReplayWayIn {
   #keepHouse(): void {
     void this.#writeClocks().then(() => this.#live.lanes.forgetIdle());
     this.#replay.lanes.forgetIdle();
-    this.#live.store.ensurePartitions(daysAhead()).catch((err: unknown) => {
+    this.#live.store.ensurePartitions(daysAhead(this.#now())).catch((err: unknown) => {
       this.#log.warn({ err }, 'partitions ahead not made, will be tried again');
     });
   }
@@ -313,7 +318,7 @@ function unlimited(limits: IngestLimits): WayInLimits {
   };
 }
 
-function daysAhead(): number[] {
-  const today = Math.floor(Date.now() / DAY_MS);
+function daysAhead(nowMs: number): number[] {
+  const today = Math.floor(nowMs / DAY_MS);
   return Array.from({ length: DAYS_AHEAD + 1 }, (_, ahead) => today + ahead);
 }

@@ -61,6 +61,8 @@ export interface PipelineParts {
   /** Told of the units that messages name. */
   readonly units?: MetricUnits | null;
   readonly clockMetrics?: ClockMetrics;
+  /** Milliseconds since 1970; the wall clock when left out. */
+  readonly now?: () => number;
 }
 
 /**
@@ -74,6 +76,7 @@ export class Pipeline {
   readonly #writer: BatchWriter;
   readonly #encoder: Encoder;
   readonly #spool: BatchSpool | null;
+  readonly #now: () => number;
   readonly #limits: PipelineLimits;
   readonly #metrics: IngestMetrics;
   readonly #log: Logger;
@@ -88,6 +91,7 @@ export class Pipeline {
     this.#writer = parts.writer;
     this.#encoder = new Encoder(parts);
     this.#spool = parts.spool ?? null;
+    this.#now = parts.now ?? Date.now;
     this.#limits = parts.limits;
     this.#metrics = parts.metrics;
     this.#log = parts.log;
@@ -120,7 +124,7 @@ export class Pipeline {
     const message: Message = {
       publication,
       lane,
-      arrivedMs: Date.now(),
+      arrivedMs: this.#now(),
       receivedMicros: receipt?.receivedMicros ?? 0,
       basis: receipt?.basis ?? NO_BASIS,
       newest: NO_TIMES,

@@ -28,6 +28,8 @@ export interface WayInParts {
   readonly timeoutMs: number;
   /** Readings from before this, in microseconds since 1970, are noted as late. */
   readonly lateBefore: () => number;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
   /** See {@link LaneStore}: another one for each way in. */
   readonly residueOffset: number;
   readonly log: Logger;
@@ -76,6 +78,7 @@ export function createWayIn(parts: WayInParts): WayIn {
     log,
     spool,
     units,
+    now: parts.now,
   });
   return { lanes, pipeline, writer, store };
 }

@@ -1,4 +1,4 @@
-import { ageText, sizeText, type Look, type Problem } from './examination.ts';
+import { ageText, sizeText, type Look, type Patient, type Problem } from './examination.ts';
 
 const LAG_S_MAX = 900;
 const DIRTY_RANGES_MAX = 100_000;
@@ -76,7 +76,8 @@ export const lookAtCompression: Look = async ({ client, capabilities }) => {
 };
 
 /** How far the rollups are, and what waits. */
-export const lookAtAggregates: Look = async ({ client }) => {
+export const lookAtAggregates: Look = async (patient) => {
+  const { client } = patient;
   const levels = await client.query<{ level: string; behind: number | null; at: string }>(
     `SELECT level, watermark::text AS at,
             CASE WHEN isfinite(watermark) THEN extract(epoch FROM
@@ -91,7 +92,7 @@ export const lookAtAggregates: Look = async ({ client }) => {
     [DIRTY_RANGES_MAX],
   );
   const dirty = waiting.rows[0]?.count ?? 0;
-  const problems: Problem[] = [];
+  const problems = await findSkips(patient);
   const remedy = 'start Puback; if it runs, its log and puback_aggregates_failures_total say why';
   for (const { level, behind } of levels.rows) {
     if (level !== '1m' || behind === null || behind <= LAG_S_MAX) continue;
@@ -114,6 +115,19 @@ export const lookAtAggregates: Look = async ({ client }) => {
   ];
   return { title: 'Aggregates', facts, problems };
 };
+
+async function findSkips({ client }: Patient): Promise<Problem[]> {
+  const { rows } = await client.query<{ count: string; level: string; at: string; error: string }>(
+    `SELECT count(*) OVER () AS count, level, error,
+            format('device_id %s, %s', device_id, hour) AS at
+     FROM aggregate_skip ORDER BY skipped_at DESC LIMIT 1`,
+  );
+  return rows.map(({ count, level, at, error }) => ({
+    what: `${count} hours of devices are not in the aggregates, the last one ${level}, ${at}: ${error}`,
+    remedy:
+      'correct the readings, then INSERT INTO dirty_range (device_id, hour) SELECT device_id, hour FROM aggregate_skip',
+  }));
+}
 
 /** The jobs of the database's own scheduler. */
 export const lookAtJobs: Look = async ({ client, capabilities }) => {

@@ -9,6 +9,7 @@ import { DatabaseJobs, type DatabaseJob } from './database-jobs.ts';
 import { JobConnection, withJobLock } from './job-connection.ts';
 import { createAggregateMetrics, type AggregateGauges, type AggregateMetrics } from './metrics.ts';
 import { Refresh } from './refresh.ts';
+import type { Skip } from './skip.ts';
 import { runRetention, type RetentionDeps } from './retention-run.ts';
 import { NO_STATE, noteSuccess, readState, watermarkMicros, type AggregateState } from './state.ts';
 import { TableMaterializer } from './table-materializer.ts';
@@ -94,6 +95,7 @@ class JobRunner implements Aggregates {
   readonly #faults = new Map<AggregateJob, string>();
   #state: AggregateState = NO_STATE;
   #databaseJobs: readonly DatabaseJob[] = [];
+  #hasToldSkip = false;
   #isStopping = false;
 
   constructor(deps: AggregatesDeps) {
@@ -108,9 +110,10 @@ class JobRunner implements Aggregates {
     };
     const isStopping = () => this.#isStopping;
     const { continuousAggregates } = database.capabilities;
+    const onSkip = (skip: Skip) => this.#noteSkip(skip);
     const materializer = continuousAggregates
-      ? new ContinuousMaterializer()
-      : new TableMaterializer();
+      ? new ContinuousMaterializer(onSkip)
+      : new TableMaterializer(onSkip);
     const bounds = limits.retention;
     const { databaseTimeoutMs } = limits;
     const onTaken = (notes: number) => this.#metrics.refreshedRanges.inc(notes);
@@ -118,7 +121,10 @@ class JobRunner implements Aggregates {
     const refresh = new Refresh({ materializer, bounds, databaseTimeoutMs, ...ports });
     const databaseJobs = new DatabaseJobs(clock);
     this.#work = {
-      refresh: (client) => refresh.run(client),
+      refresh: (client) => {
+        this.#hasToldSkip = false;
+        return refresh.run(client);
+      },
       retention: (client) =>
         this.#retain(client, { ...database.capabilities, bounds, clock, isStopping }),
       database_jobs: (client) => this.#lookAtJobs(client, databaseJobs),
@@ -149,6 +155,10 @@ class JobRunner implements Aggregates {
     const lagMs = this.#clock() - this.#state.watermarks['1m'];
     if (Number.isFinite(lagMs) && lagMs > LAG_MS_MAX) {
       faults.push(`aggregates are ${Math.round(lagMs / 1000)} s behind`);
+    }
+    const { skippedHours } = this.#state;
+    if (skippedHours > 0) {
+      faults.push(`${skippedHours} hours of devices are left out, npm run db:doctor says why`);
     }
     for (const { name, isFailing, error } of this.#databaseJobs) {
       if (isFailing) faults.push(`job ${name} of the database fails: ${error ?? 'see its log'}`);
@@ -212,6 +222,15 @@ class JobRunner implements Aggregates {
       log.warn({ job, err: reasonOf(err) }, 'job of the aggregates failed, will be tried again');
     }
     this.#faults.set(job, reasonOf(err));
+  }
+
+  /** One line for each run at most: the doctor lists them. */
+  #noteSkip({ isNew, hourMs, ...skip }: Skip): void {
+    this.#metrics.skippedSpans.inc();
+    if (!isNew || this.#hasToldSkip) return;
+    this.#hasToldSkip = true;
+    const hour = new Date(hourMs).toISOString();
+    this.#deps.log.error({ ...skip, hour }, 'aggregates of an hour cannot be made, left out');
   }
 
   async #retain(client: pg.Client, deps: RetentionDeps): Promise<boolean> {

@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import { DAY_MS, HOUR_MS, LEVELS, floorTo, type Level } from './levels.ts';
 import type { DirtyBounds, Materializer, Span } from './materializer.ts';
+import { ALL_DEVICES, forgetSkips, makeSpans, type DeviceSpan, type Skip } from './skip.ts';
 import { isoTime, type Watermarks } from './watermarks.ts';
 
 /** Notes that one call looks at. */
@@ -15,9 +16,16 @@ const WINDOWS_AT_ONCE = 24;
  * watermark that says that all is there.
  */
 export class ContinuousMaterializer implements Materializer {
+  readonly #onSkip: (skip: Skip) => void;
+
+  /** @param onSkip told of each hour that is left out; of all devices, as they are refreshed at once. */
+  constructor(onSkip: (skip: Skip) => void) {
+    this.#onSkip = onSkip;
+  }
+
   async materialize(client: pg.Client, level: Level, span: Span): Promise<void> {
     if (level.name === '1m') await summarizeIndexes(client, span.fromMs);
-    await refresh(client, level, span);
+    await this.#refresh(client, level, span);
   }
 
   /**
@@ -44,7 +52,7 @@ export class ContinuousMaterializer implements Materializer {
     const kept = windows
       .map(({ fromMs, toMs }) => ({ fromMs: Math.max(fromMs, cuts.latestMs), toMs }))
       .filter(({ fromMs, toMs }) => fromMs < toMs);
-    for (const window of kept) await refreshLevels(client, watermarks, window);
+    for (const window of kept) await this.#refreshLevels(client, watermarks, window);
     await client.query('DELETE FROM dirty_range WHERE dirty_range_id = ANY($1::int8[])', [taken]);
     return taken.length;
   }
@@ -60,6 +68,30 @@ export class ContinuousMaterializer implements Materializer {
   forgetPartitions(): void {
     // Chunks are made by the database.
   }
+
+  async #refreshLevels(client: pg.Client, watermarks: Watermarks, window: Span): Promise<void> {
+    for (const level of LEVELS) {
+      const fromMs = floorTo(window.fromMs, level.widthMs);
+      const whole = floorTo(window.toMs + level.widthMs - 1, level.widthMs);
+      const toMs = Math.min(whole, watermarks[level.name]);
+      if (fromMs >= toMs) continue;
+      const made = await this.#refresh(client, level, { fromMs, toMs });
+      await forgetSkips(client, level, made);
+    }
+  }
+
+  #refresh(client: pg.Client, level: Level, span: Span): Promise<DeviceSpan[]> {
+    // There is one, or a half of it.
+    const make = async (spans: readonly DeviceSpan[]): Promise<void> => {
+      for (const { fromMs, toMs } of spans) {
+        await client.query(
+          `CALL refresh_continuous_aggregate('${level.relation}', '${isoTime(fromMs)}', '${isoTime(toMs)}')`,
+        );
+      }
+    };
+    const maker = { client, level, make, onSkip: this.#onSkip };
+    return makeSpans(maker, [{ deviceId: ALL_DEVICES, ...span }]);
+  }
 }
 
 /** Consecutive hours together, in windows of at most a day. @param hours sorted. */
@@ -71,25 +103,6 @@ export function windowsOf(hours: readonly number[]): Span[] {
     else windows.push({ fromMs: hour, toMs: hour + HOUR_MS });
   }
   return windows;
-}
-
-async function refreshLevels(
-  client: pg.Client,
-  watermarks: Watermarks,
-  window: Span,
-): Promise<void> {
-  for (const level of LEVELS) {
-    const fromMs = floorTo(window.fromMs, level.widthMs);
-    const whole = floorTo(window.toMs + level.widthMs - 1, level.widthMs);
-    const toMs = Math.min(whole, watermarks[level.name]);
-    if (fromMs < toMs) await refresh(client, level, { fromMs, toMs });
-  }
-}
-
-function refresh(client: pg.Client, { relation }: Level, { fromMs, toMs }: Span): Promise<unknown> {
-  return client.query(
-    `CALL refresh_continuous_aggregate('${relation}', '${isoTime(fromMs)}', '${isoTime(toMs)}')`,
-  );
 }
 
 /**

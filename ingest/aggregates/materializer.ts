@@ -31,6 +31,7 @@ export interface Materializer {
   /**
    * Makes the buckets of a span of a level, from the level below; those that are there already are made
    * again. Nothing of it is seen before the watermark moves on, so that it may take several statements.
+   * What the database cannot compute with is left out, see `makeSpans`.
    */
   materialize(client: pg.Client, level: Level, span: Span): Promise<void>;
   /**

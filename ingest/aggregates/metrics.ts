@@ -22,6 +22,7 @@ export interface AggregateMetrics {
   readonly droppedPartitions: Counter;
   readonly deletedRows: Counter;
   readonly refreshedRanges: Counter;
+  readonly skippedSpans: Counter;
   readonly forcedJobs: Counter;
 }
 
@@ -54,6 +55,11 @@ export function createAggregateMetrics(
     refreshedRanges: new Counter({
       name: 'puback_aggregates_refreshed_ranges_total',
       help: 'Notes of late rows that were worked off here.',
+      registers,
+    }),
+    skippedSpans: new Counter({
+      name: 'puback_aggregates_skipped_spans_total',
+      help: 'Times that an hour of a device was left out, as the database cannot compute with its values.',
       registers,
     }),
     forcedJobs: new Counter({

@@ -4,6 +4,7 @@ import type { RetentionClass } from '../../drizzle/retention.ts';
 import { LEVELS } from './levels.ts';
 import { cutOf, readRetentions, shorterOnes } from './organization-retention.ts';
 import { dropChunks, dropPartitions, listPartitions, type Partition } from './partition-drop.ts';
+import { forgetOldSkips } from './skip.ts';
 import { findNow, isoTime, readWatermarks, type Watermarks } from './watermarks.ts';
 
 /** Rows that one statement deletes. */
@@ -73,6 +74,7 @@ export async function runRetention(client: pg.Client, deps: RetentionDeps): Prom
       deletedRows += await deleteOf(client, table, deletion, deps);
     }
   }
+  await forgetOldSkips(client, cutOf(nowMs, retentions.longest.raw));
   const isBehind = performance.now() > until;
   return { droppedPartitions, droppedRaw, deletedRows, busy, isBehind };
 }

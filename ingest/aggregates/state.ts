@@ -8,6 +8,8 @@ export interface AggregateState {
   readonly succeededMs: ReadonlyMap<string, number>;
   /** Notes that wait, counted up to {@link DIRTY_COUNTED_MAX}. */
   readonly dirtyRanges: number;
+  /** Hours of devices that aggregates lack, counted as far. */
+  readonly skippedHours: number;
   /** Native partitions of days to come; 0 with chunks, which are made when they are needed. */
   readonly partitionsAhead: number;
 }
@@ -20,6 +22,7 @@ export const NO_STATE: AggregateState = {
   watermarks: NO_WATERMARKS,
   succeededMs: new Map(),
   dirtyRanges: 0,
+  skippedHours: 0,
   partitionsAhead: 0,
 };
 
@@ -30,9 +33,11 @@ export async function readState(client: pg.Client): Promise<AggregateState> {
     `SELECT job, (extract(epoch FROM succeeded_at) * 1000)::float8 AS succeeded_ms
      FROM aggregate_job`,
   );
-  const counts = await client.query<{ dirty: number; ahead: number }>(
+  const counts = await client.query<{ dirty: number; skipped: number; ahead: number }>(
     `SELECT (SELECT count(*)::int4
              FROM (SELECT FROM dirty_range LIMIT ${DIRTY_COUNTED_MAX}) AS counted) AS dirty,
+            (SELECT count(*)::int4
+             FROM (SELECT FROM aggregate_skip LIMIT ${DIRTY_COUNTED_MAX}) AS counted) AS skipped,
             (SELECT count(*)::int4
              FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
              WHERE inhparent = 'reading'::regclass AND relname ~ '^reading_\\d{8}$'
@@ -42,6 +47,7 @@ export async function readState(client: pg.Client): Promise<AggregateState> {
     watermarks,
     succeededMs: new Map(jobs.rows.map(({ job, succeeded_ms }) => [job, succeeded_ms])),
     dirtyRanges: counts.rows[0]?.dirty ?? 0,
+    skippedHours: counts.rows[0]?.skipped ?? 0,
     partitionsAhead: counts.rows[0]?.ahead ?? 0,
   };
 }

@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { DAY_MS, HOUR_MS, LEVELS, floorTo, type Level } from './levels.ts';
 import type { DirtyBounds, Materializer, Span } from './materializer.ts';
 import { spansStatement, spanStatement } from './rollup-statement.ts';
+import { forgetSkips, isValueFault, makeSpans, type DeviceSpan, type Skip } from './skip.ts';
 import { isoTime, type Watermarks } from './watermarks.ts';
 
 /** Devices of one statement, so that it stays short however many there are. */
@@ -17,23 +18,33 @@ interface DirtyRow {
   notes: number;
 }
 
-/** A span of one device. */
-interface DeviceSpan extends Span {
-  readonly deviceId: number;
-}
-
 /** Rollups in tables of our own, where the database keeps none up. */
 export class TableMaterializer implements Materializer {
   readonly #partitions = new Set<string>();
+  readonly #onSkip: (skip: Skip) => void;
 
-  async materialize(client: pg.Client, level: Level, { fromMs, toMs }: Span): Promise<void> {
+  /** @param onSkip told of each hour of a device that is left out. */
+  constructor(onSkip: (skip: Skip) => void) {
+    this.#onSkip = onSkip;
+  }
+
+  async materialize(client: pg.Client, level: Level, span: Span): Promise<void> {
+    const { fromMs, toMs } = span;
     await this.#ensurePartitions(client, level, [fromMs, toMs - 1]);
     const statement = spanStatement(level);
     let after = -1;
     for (;;) {
       const last = await lastOfSlice(client, after);
       if (last === null) return;
-      await client.query(statement, [isoTime(fromMs), isoTime(toMs), after, last]);
+      try {
+        await client.query(statement, [isoTime(fromMs), isoTime(toMs), after, last]);
+      } catch (error) {
+        if (!isValueFault(error)) throw error;
+        const devices = await devicesOfSlice(client, after, last);
+        const spans = devices.map((deviceId) => ({ deviceId, ...span }));
+        const make = (part: readonly DeviceSpan[]) => client.query(...spansQuery(level, part));
+        await makeSpans({ client, level, make, onSkip: this.#onSkip }, spans);
+      }
       after = last;
     }
   }
@@ -87,6 +98,7 @@ export class TableMaterializer implements Materializer {
     this.#partitions.clear();
   }
 
+  /** In a transaction, which goes on whatever the values are. */
   async #materializeSpans(
     client: pg.Client,
     level: Level,
@@ -98,11 +110,10 @@ export class TableMaterializer implements Materializer {
       level,
       spans.flatMap(({ fromMs, toMs }) => [fromMs, toMs - 1]),
     );
-    await client.query(spansStatement(level), [
-      spans.map(({ deviceId }) => deviceId),
-      spans.map(({ fromMs }) => isoTime(fromMs)),
-      spans.map(({ toMs }) => isoTime(toMs)),
-    ]);
+    const make = (part: readonly DeviceSpan[]) =>
+      inSavepoint(client, () => client.query(...spansQuery(level, part)));
+    const made = await makeSpans({ client, level, make, onSkip: this.#onSkip }, spans);
+    await forgetSkips(client, level, made);
   }
 
   async #ensurePartitions(
@@ -139,6 +150,36 @@ const TAKE_DIRTY = `
          (extract(epoch FROM taken.hour) * 1000)::float8 AS hour_ms
   FROM taken LEFT JOIN device ON device.device_id = taken.device_id
   GROUP BY taken.device_id, device.organization_id, taken.hour`;
+
+function spansQuery(level: Level, spans: readonly DeviceSpan[]): [string, unknown[]] {
+  const values = [
+    spans.map(({ deviceId }) => deviceId),
+    spans.map(({ fromMs }) => isoTime(fromMs)),
+    spans.map(({ toMs }) => isoTime(toMs)),
+  ];
+  return [spansStatement(level), values];
+}
+
+/** Undoes what fails, and no more of the transaction. */
+async function inSavepoint(client: pg.Client, work: () => Promise<unknown>): Promise<void> {
+  await client.query('SAVEPOINT spans');
+  try {
+    await work();
+  } catch (error) {
+    await client.query('ROLLBACK TO SAVEPOINT spans');
+    throw error;
+  } finally {
+    await client.query('RELEASE SAVEPOINT spans');
+  }
+}
+
+async function devicesOfSlice(client: pg.Client, after: number, last: number): Promise<number[]> {
+  const { rows } = await client.query<{ device_id: number }>(
+    'SELECT device_id FROM device WHERE device_id > $1 AND device_id <= $2 ORDER BY device_id',
+    [after, last],
+  );
+  return rows.map(({ device_id }) => device_id);
+}
 
 async function lastOfSlice(client: pg.Client, after: number): Promise<number | null> {
   const { rows } = await client.query<{ last: number | null }>(

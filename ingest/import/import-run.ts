@@ -1,12 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { AppError, ImportInterruptedError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
-import type { Lane } from '../lane.ts';
 import type { Publication } from '../message.ts';
 import type { ReplayWayIn } from '../replay-port.ts';
 import { LineRefusal, type ImportMessage, type ReadLine } from './import-line.ts';
 import type { ImportRecord, ImportState, ImportStore, RefusedLine } from './import-store.ts';
 import type { Line } from './line-splitter.ts';
+import { ImportTargets, type Target } from './import-targets.ts';
 import type { ImportMetrics } from './metrics.ts';
 
 /** Bounds of one import. */
@@ -31,8 +31,6 @@ const WINDOW_LINES_MAX = 16_384;
 const WINDOW_BYTES_MAX = 4_194_304;
 /** Refused lines that may wait to be written down. */
 const REFUSED_WAITING_MAX = 1000;
-/** Devices whose lanes are kept open, and names that are known to be none. */
-const TARGETS_MAX = 1000;
 const CHECKPOINT_MS = 1000;
 /** Between attempts of a line that was not taken, and of the last checkpoint. */
 const RETRY_MS = 500;
@@ -50,13 +48,6 @@ interface Entry {
   refusal: LineRefusal | null;
 }
 
-/** A device of the file. */
-interface Target {
-  readonly lane: Lane;
-  readonly deviceId: number;
-  onWay: number;
-}
-
 /**
  * Feeds the lines of one file to ingest and remembers how far it has come: everything before
  * {@link byteOffset} is acknowledged or refused, whatever order acknowledgements come in, and a second
@@ -67,7 +58,7 @@ export class ImportRun {
   readonly #parts: ImportRunParts;
   readonly #organizationId: number;
   readonly #record: ImportRecord;
-  readonly #targets = new Map<string, Target | LineRefusal>();
+  readonly #targets: ImportTargets;
   readonly #entries: Entry[] = [];
   readonly #shown: RefusedLine[] = [];
   readonly #timer: NodeJS.Timeout;
@@ -88,6 +79,7 @@ export class ImportRun {
     this.#organizationId = organizationId;
     this.#record = record;
     this.#parts = parts;
+    this.#targets = new ImportTargets(organizationId, parts);
     this.#byteOffset = record.byteOffset;
     this.#linesRead = record.linesRead;
     this.#linesRefused = record.linesRefused;
@@ -120,6 +112,7 @@ export class ImportRun {
    * @throws {ImportInterruptedError} when it was stopped. @throws {StoreUnavailableError}
    */
   async feed(lines: readonly ReadLine[]): Promise<void> {
+    await this.#targets.find(lines);
     for (const { line, outcome } of lines) {
       const entry: Entry = { line, isSettled: false, refusal: null };
       this.#entries.push(entry);
@@ -153,12 +146,7 @@ export class ImportRun {
 
   /** The device is gone: lines of it are refused from now on. */
   forgetDevice(deviceId: number): void {
-    for (const [device, target] of this.#targets) {
-      if (!(target instanceof LineRefusal) && target.deviceId === deviceId) {
-        this.#targets.delete(device);
-        this.#parts.ingest.closeReplay(target.lane);
-      }
-    }
+    this.#targets.forget(deviceId);
   }
 
   /** Gives back the lanes. What is on its way has a moment to be settled and noted. */
@@ -168,10 +156,7 @@ export class ImportRun {
     while (this.#entries.length > 0 && performance.now() < deadline) await delay(20);
     if (this.#savedOffset !== this.#byteOffset) this.#saveSoon();
     await this.#saving;
-    for (const target of this.#targets.values()) {
-      if (!(target instanceof LineRefusal)) this.#parts.ingest.closeReplay(target.lane);
-    }
-    this.#targets.clear();
+    this.#targets.close();
   }
 
   get #isFull(): boolean {
@@ -183,7 +168,7 @@ export class ImportRun {
   }
 
   async #feedOne(entry: Entry, { device, payload }: ImportMessage): Promise<void> {
-    const target = this.#targets.get(device) ?? (await this.#findTarget(device));
+    const target = this.#targets.get(device) ?? (await this.#targets.lookUp(device));
     if (target instanceof LineRefusal) {
       this.#settle(entry, target);
       return;
@@ -192,32 +177,6 @@ export class ImportRun {
     if (this.#send(entry, target, payload)) return;
     this.#waitingFor = entry;
     await this.#until(() => this.#waitingFor !== entry || entry.isSettled);
-  }
-
-  async #findTarget(device: string): Promise<Target | LineRefusal> {
-    if (this.#targets.size >= TARGETS_MAX) this.#forgetIdleTargets();
-    const { ingest, store, ageMaxMs } = this.#parts;
-    const deviceId = await store.findDevice(this.#organizationId, device);
-    const target =
-      deviceId === null
-        ? new LineRefusal('unknown_device', `there is no device ${JSON.stringify(device)}`)
-        : {
-            lane: ingest.openReplay(this.#organizationId, deviceId, { ageMaxMs }),
-            deviceId,
-            onWay: 0,
-          };
-    this.#targets.set(device, target);
-    return target;
-  }
-
-  #forgetIdleTargets(): void {
-    for (const [device, target] of this.#targets) {
-      if (target instanceof LineRefusal) this.#targets.delete(device);
-      else if (target.onWay === 0) {
-        this.#targets.delete(device);
-        this.#parts.ingest.closeReplay(target.lane);
-      }
-    }
   }
 
   /** False when the message waits, and this for {@link Entry} to go on. */

@@ -201,15 +201,18 @@ export class ImportStore {
     });
   }
 
-  /** The id of a device, by its slug; null when the organization has none of this name. */
-  async findDevice(organizationId: number, device: string): Promise<number | null> {
+  /** The ids of devices, by their slugs: of those that the organization has. */
+  async findDevices(
+    organizationId: number,
+    devices: readonly string[],
+  ): Promise<ReadonlyMap<string, number>> {
     const { rows } = await inOrganization(this.#database, organizationId, ({ client }) =>
-      client.query<{ device_id: number }>(
-        'SELECT device_id FROM device WHERE organization_id = $1 AND slug = $2',
-        [organizationId, device],
+      client.query<{ device_id: number; slug: string }>(
+        'SELECT device_id, slug FROM device WHERE organization_id = $1 AND slug = ANY($2)',
+        [organizationId, devices],
       ),
     );
-    return rows[0]?.device_id ?? null;
+    return new Map(rows.map(({ device_id: deviceId, slug }) => [slug, deviceId]));
   }
 
   async #ask(organizationId: number, text: string, values: readonly unknown[]): Promise<Row[]> {

@@ -7,7 +7,7 @@ const HOUR_MS = 3_600_000;
 let app: TestApp;
 const clients: MqttClient[] = [];
 beforeAll(async () => {
-  app = await startTestApp();
+  app = await startTestApp({}, { now: () => Date.now() });
 });
 // The wall clock only, which goes on; timers and the monotonic clock are the real ones.
 beforeEach(() => void vi.useFakeTimers({ toFake: ['Date'], shouldAdvanceTime: true }));
@@ -140,7 +140,7 @@ describe('device clocks', () => {
   });
 
   it('what is known of a clock is written when the program stops', async () => {
-    const other = await startTestApp();
+    const other = await startTestApp({}, { now: () => Date.now() });
     try {
       const client = await connectDevice(other.addresses.mqttUrl, other.deviceKey);
       clients.push(client);

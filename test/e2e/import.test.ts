@@ -1,9 +1,11 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { request } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { nodeArguments, startProgram, type Program } from '../../bench/program.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
@@ -135,6 +137,36 @@ describe('npm run import', () => {
     expect(stdout).toContain('3 lines read, 2 refused\n');
     expect(stdout).toContain('  line 2: unknown_device: there is no device "?2Jnone"\n');
     expect(stdout).toMatch(/ {2}line 3: bad_json: .+\nall of them: GET http.+\/refusals\n$/);
+  });
+
+  it('shows the import of the same file that still runs, and goes on where that ends', async () => {
+    const { httpUrl, adminKey } = program.credentials;
+    const rows = Array.from({ length: 5000 }, (_, at) => `d3,${TS + at},${at}\n`);
+    const text = `device,time,busy\n${rows.join('')}`;
+    const file = join(folder, 'busy.csv');
+    await writeFile(file, text);
+    const upload = request(`${httpUrl}/api/v1/import?format=csv&source=busy.csv`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${adminKey}` },
+    });
+    upload.on('error', () => undefined);
+    const half = text.indexOf('\n', 70_000) + 1;
+    upload.write(text.slice(0, half));
+    await eventually('it runs', async () => {
+      const [run] = await ask<{ lines_read: string }>(
+        `SELECT lines_read FROM import_run WHERE source = 'busy.csv'`,
+      );
+      return Number(run?.lines_read ?? 0) > 1000;
+    });
+    const ended = runImport(file);
+    await delay(2500);
+    upload.destroy();
+    const { code, stdout, stderr } = await ended;
+    expect([code, stdout]).toEqual([0, '5 001 lines read, none refused\n']);
+    expect(stderr).toMatch(/still under way from before: \d\d %/);
+    expect(stderr).not.toContain('IMPORT_BUSY');
+    const runs = await ask(`SELECT state FROM import_run WHERE source = 'busy.csv'`);
+    expect(runs).toEqual([{ state: 'done' }]);
   });
 
   it('renames columns, and gives a file without devices to one', async () => {

@@ -139,10 +139,11 @@ describe('the rate of an address', () => {
   });
 });
 
-describe('while the database does not take anything', () => {
+describe('while the database does not take anything, without a spool', () => {
   let app: TestApp;
   beforeAll(async () => {
     app = await startTestApp({
+      SPOOL_BYTES_MAX: '0',
       QUEUE_ROWS_MAX: '100',
       DEVICE_QUEUE_PERCENT: '100',
       DEVICE_HELD_BYTES_MAX: '4096',

@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { pino } from 'pino';
 import { Registry as MetricsRegistry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DatabaseJobs } from '../../ingest/aggregates/database-jobs.ts';
@@ -194,6 +195,68 @@ describe('aggregates', () => {
     await pool.query('ALTER TABLE hidden RENAME TO aggregate_watermark');
     await aggregates.run('refresh');
     expect(aggregates.healthDetail()).toEqual({ isOk: true, detail: null });
+    await aggregates.stop();
+  });
+
+  it('leave out what the database cannot compute with, say so, and hold up nobody else', async ({
+    skip,
+  }) => {
+    const { pool, capabilities } = test.database;
+    skip(capabilities.continuousAggregates, 'rows of a continuous aggregate cannot be made up');
+    const lines: string[] = [];
+    const metricsRegistry = new MetricsRegistry();
+    const log = pino({ level: 'warn' }, { write: (line) => void lines.push(line) });
+    const hour = NOON - 2 * DAY;
+    await pool.query('UPDATE aggregate_watermark SET watermark = $1::timestamptz', [isoTime(hour)]);
+    const deps = { clock: () => hour + 3 * HOUR, log, metricsRegistry };
+    const aggregates = createTestAggregates(test.database, deps);
+    const other = await createTestRegistry(test.database).devices.create(acme.author, {
+      slug: 'other',
+    });
+    for (const at of [hour + MINUTE, hour + 2 * MINUTE, hour + HOUR]) {
+      await insert(at, 1);
+      const row = { deviceId: other.deviceId, metricId, time: isoTime(at), value: 2 };
+      await insertReading(test.database, row);
+    }
+    // As soon as minutes are made, they are more than an hour can add up.
+    await pool.query(`
+      CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN NEW.sum := 1.7e308; RETURN NEW; END $$;
+      CREATE TRIGGER spoil BEFORE INSERT ON rollup_1m FOR EACH ROW
+        WHEN (NEW.device_id = ${deviceId}) EXECUTE FUNCTION spoil()`);
+    await aggregates.run('refresh');
+    expect(aggregates.findWatermark() / 1000).toBeGreaterThan(hour + 2 * HOUR);
+    const sums = async (): Promise<unknown[]> => {
+      const { rows } = await pool.query<{ device_id: number; sum: number }>(
+        `SELECT device_id, sum FROM reading_1h WHERE bucket = $1::timestamptz ORDER BY 1`,
+        [isoTime(hour)],
+      );
+      return rows;
+    };
+    expect(await sums()).toEqual([{ device_id: other.deviceId, sum: 4 }]);
+    expect(aggregates.healthDetail().detail).toContain('1 hours of devices are left out');
+    expect(lines.filter((line) => line.includes('left out'))).toHaveLength(1);
+    expect(lines.join('')).toContain('value out of range: overflow');
+    const text = await metricsRegistry.metrics();
+    expect(text).toMatch(/^puback_aggregates_skipped_spans_total 1$/m);
+
+    // A late row for it: left out again, and the notes do not wait.
+    await note(hour);
+    await aggregates.run('refresh');
+    expect(await metricsRegistry.metrics()).toMatch(/^puback_aggregates_dirty_ranges 0$/m);
+    expect(lines.filter((line) => line.includes('left out'))).toHaveLength(1);
+
+    // Mended, as the doctor says.
+    await pool.query('DROP TRIGGER spoil ON rollup_1m; DROP FUNCTION spoil');
+    await pool.query(
+      'INSERT INTO dirty_range (device_id, hour) SELECT device_id, hour FROM aggregate_skip',
+    );
+    await aggregates.run('refresh');
+    expect(await sums()).toEqual([
+      { device_id: deviceId, sum: 2 },
+      { device_id: other.deviceId, sum: 4 },
+    ]);
+    expect(aggregates.healthDetail().detail ?? '').not.toContain('left out');
     await aggregates.stop();
   });
 

@@ -231,6 +231,52 @@ describe('aggregates', () => {
   }, 120_000);
 });
 
+describe('values that no device can send, stored by other means', () => {
+  const odd = [1e308, 1e308, Infinity, -Infinity, NaN, 1.1e290, -1e308];
+
+  it('are left out of all aggregates, as they are made and as they are read, and break nothing', async () => {
+    const { deviceId, slug } = await createDevice();
+    const metricId = await ensureMetric(test.database, organizationId, 'odd');
+    let now = START + 2 * DAY;
+    const hour = now - 5 * HOUR;
+    const values = [...odd, 1, 1e290, -1e290, 2];
+    const row = { deviceId, metricId };
+    const rows = (atMs: number) =>
+      values.map((value, index) => ({ ...row, timeMs: atMs + index, value }));
+    const tiny = [5e-324, 0].map((value, index) => ({
+      ...row,
+      timeMs: hour + HOUR + index,
+      value,
+    }));
+    await store([...rows(hour), ...tiny], -Infinity);
+    const expected = [
+      { timeMs: hour, device: slug, count: 4, figures: [3, -1e290, 1e290, 1, 2, 0.75] },
+      { timeMs: hour + HOUR, device: slug, count: 2, figures: [5e-324, 0, 5e-324, 5e-324, 0, 0] },
+    ];
+    const last = { timeMs: now, device: slug, count: 4 };
+    // Sums of doubles: 1 + 1e290 - 1e290 + 2.
+    const figures = [2, -1e290, 1e290, 1, 2, 0.5];
+    expected[0] = { ...last, timeMs: hour, figures };
+    const aggregates = createTestAggregates(test.database, { clock: () => now });
+    expect(await readView('1h', [slug])).toEqual(expected);
+    now += HOUR;
+    await aggregates.run('refresh');
+    expect(await readView('1h', [slug])).toEqual(expected);
+    expect(await readView('1m', [slug])).toEqual(expected);
+    await store(rows(hour + 2 * HOUR), Infinity);
+    await aggregates.run('refresh');
+    expect(await readView('1h', [slug])).toEqual([
+      ...expected,
+      { ...last, timeMs: hour + 2 * HOUR, figures },
+    ]);
+    const days = await readView('1d', [slug]);
+    expect(days.map(({ count }) => count)).toEqual([10]);
+    expect(await countNotes()).toBe(0);
+    expect(aggregates.healthDetail().detail ?? '').not.toContain('left out');
+    await aggregates.stop();
+  });
+});
+
 async function countNotes(): Promise<number> {
   const { rows } = await test.database.pool.query<{ notes: number }>(
     'SELECT count(*)::int4 AS notes FROM dirty_range',

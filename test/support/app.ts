@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt';
 import { pino } from 'pino';
-import { createApp, type Addresses } from '../../app.ts';
+import { createApp, type Addresses, type Overrides } from '../../app.ts';
 import { loadConfig } from '../../config.ts';
 import { createTestDatabase, type TestDatabase } from './database.ts';
 
@@ -48,7 +48,10 @@ const UNLIMITED = {
 };
 
 /** Starts the program with these settings on top of free ports and no rate limits. */
-export async function startTestApp(settings: Record<string, string> = {}): Promise<TestApp> {
+export async function startTestApp(
+  settings: Record<string, string> = {},
+  overrides: Overrides = {},
+): Promise<TestApp> {
   const testDatabase = await createTestDatabase();
   const dataDir = await mkdtemp(join(tmpdir(), 'puback-app-'));
   const config = loadConfig({
@@ -60,7 +63,7 @@ export async function startTestApp(settings: Record<string, string> = {}): Promi
     ...UNLIMITED,
     ...settings,
   });
-  const app = createApp(config, { log: pino({ level: 'silent' }) });
+  const app = createApp(config, { log: pino({ level: 'silent' }), ...overrides });
   await app.start();
   const { addresses, credentials } = app.started;
   if (credentials === null) throw new Error('the first start issued no credentials');
