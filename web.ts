@@ -125,6 +125,7 @@ export function createImports(
   const imports = new Imports({
     database,
     ingest,
+    writeAudit,
     limits: importLimits(config),
     ageMaxMs: replayAgeMaxMs(config, registry),
     registry: metricsRegistry,

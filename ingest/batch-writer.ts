@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from '../log.ts';
 import { reasonOf } from '../errors.ts';
-import { Batch, type LatestColumns } from './batch.ts';
+import { Batch, type LatestColumns, type OnNumber } from './batch.ts';
 import { commitBatch, type BatchStore } from './batch-commit.ts';
 import type { BatchSpool, WriterLimits } from './writer-limits.ts';
 import type { DeviceLane } from './device-lane.ts';
@@ -17,6 +17,7 @@ export interface WriterParts {
   readonly log: Logger;
   /** Null or left out: what the database does not take waits in the queue. */
   readonly spool?: BatchSpool | null;
+  readonly onNumber?: OnNumber | undefined;
 }
 
 /** An eighth: seven devices at their bound still leave room for the others. */
@@ -65,6 +66,7 @@ export class BatchWriter {
   readonly #metrics: IngestMetrics;
   readonly #log: Logger;
   readonly #spool: BatchSpool | null;
+  readonly #onNumber: OnNumber | undefined;
   readonly #roomWaiters = new Set<() => void>();
   readonly #drainWaiters = new Set<() => void>();
   #open = new Batch();
@@ -86,7 +88,8 @@ export class BatchWriter {
   #isSpooling = false;
   #watch: NodeJS.Timeout | null = null;
 
-  constructor({ store, limits, metrics, log, spool = null }: WriterParts) {
+  constructor({ store, limits, metrics, log, spool = null, onNumber }: WriterParts) {
+    this.#onNumber = onNumber;
     this.#store = store;
     this.#limits = limits;
     const { deviceShare = DEVICE_SHARE } = limits;
@@ -286,7 +289,7 @@ export class BatchWriter {
     this.#sealedRows -= batch.rowCount;
     this.#sealedBytes -= batch.payloadBytes;
     this.#sealedMessages -= batch.messages.length;
-    batch.settle();
+    batch.settle(this.#onNumber);
     for (const message of this.#order.settle(number, batch.messages)) {
       if (message.isDuplicate) this.#metrics.duplicateMessages += 1;
       message.publication.acknowledge(message.canonical, message.quarantine);

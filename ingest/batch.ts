@@ -25,6 +25,9 @@ export interface SequenceRow {
   readonly received: readonly SequenceRange[];
 }
 
+/** Told of a number of a boot of a device that is stored. */
+export type OnNumber = (deviceId: number, boot: number, seq: number) => void;
+
 /**
  * Messages that are committed together, in order of arrival, with their readings encoded as they come.
  * A message has any number of rows, none included; rows of one message are contiguous.
@@ -123,10 +126,15 @@ export class Batch {
     return rows.sort((a, b) => a.deviceId - b.deviceId || a.boot - b.boot);
   }
 
-  /** Notes that all of it is stored, or in quarantine: the devices' parts of the queue are free. */
-  settle(): void {
-    for (const [index, sequence] of this.#sequences.entries()) {
-      sequence.committed.add(this.#seqs[index] ?? 0);
+  /**
+   * Notes that all of it is stored, or in quarantine: the devices' parts of the queue are free.
+   * @param onNumber told of the numbers whose boot has a name.
+   */
+  settle(onNumber?: OnNumber): void {
+    for (const [index, { committed, boot, device }] of this.#sequences.entries()) {
+      const seq = this.#seqs[index] ?? 0;
+      committed.add(seq);
+      if (boot !== null) onNumber?.(device.deviceId, boot, seq);
     }
     for (const { lane, rowCount, publication } of this.messages) {
       const { device } = lane;

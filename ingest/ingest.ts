@@ -90,6 +90,8 @@ export class Ingest implements ReplayWayIn {
       residueOffset: 0,
       spool: messageSpool,
       pendingSequences: (deviceId) => spool?.pendingSequences(deviceId) ?? [],
+      // The drain must know a copy of what was stored live since it looked the device up.
+      onNumber: (...number) => this.#replay.lanes.noteNumber(...number),
     });
     this.#replay = createWayIn({
       ...shared,

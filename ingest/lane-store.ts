@@ -109,6 +109,11 @@ export class LaneStore {
     if (device !== undefined) device.isQuarantined = isQuarantined;
   }
 
+  /** Notes that a number of a boot is stored by others, where the device is in memory. */
+  noteNumber(deviceId: number, boot: number, seq: number): void {
+    this.#lanes.get(deviceId)?.sequenceOf(boot).addStored(seq);
+  }
+
   /** Forgets every device that nothing is on its way of: the next message loads it anew. */
   forgetEmpty(): void {
     for (const [deviceId, device] of this.#lanes) {

@@ -18,7 +18,7 @@ import type { MetricKind } from './metric-catalog.ts';
 import type { MetricUnits } from './metric-units.ts';
 import { overRateReason, passesRates } from './message-rates.ts';
 import { readMessage } from './payload-reader.ts';
-import { keepApart, putAside, setAside } from './refusal.ts';
+import { forgetVerdict, isToBeKeptApart, keepApart, putAside, setAside } from './refusal.ts';
 import type { SharedRate } from './shared-rate.ts';
 import { classifyStoreFault } from './store-fault.ts';
 import type { BatchSpool } from './writer-limits.ts';
@@ -186,7 +186,11 @@ export class Pipeline {
       this.#leave(device, messages, settleSpooled);
       onEnd();
     };
-    spool.append(messages, onStored, onEnd);
+    const onFailed = (): void => {
+      for (const message of messages) forgetVerdict(message);
+      onEnd();
+    };
+    spool.append(messages, onStored, onFailed);
   }
 
   /** The first messages of a lane that wait for the lookup, and not for a rate. */
@@ -392,9 +396,4 @@ export class Pipeline {
     clearInterval(this.#watch);
     this.#watch = null;
   }
-}
-
-/** What counts is how it stood with the device when the message came. */
-function isToBeKeptApart({ lane, publication }: Message): boolean {
-  return lane.isOfSpool ? publication.isKeptApart === true : lane.device.isQuarantined;
 }

@@ -46,6 +46,8 @@ export class ReadingStore {
   readonly #options: ReadingStoreOptions;
   readonly #daysReady = new Set<number>();
   #connection: Promise<pg.Client> | null = null;
+  /** The client of a connection that is not ready yet. */
+  #opening: pg.Client | null = null;
 
   constructor(options: ReadingStoreOptions) {
     this.#options = options;
@@ -125,6 +127,7 @@ export class ReadingStore {
   async close(): Promise<void> {
     const connection = this.#connection;
     this.#connection = null;
+    if (this.#opening !== null) cut(this.#opening);
     // A connect that fails now has nothing to close; its error went to who asked for the connection.
     const client = await connection?.catch(() => null);
     await client?.end();
@@ -172,14 +175,14 @@ export class ReadingStore {
       log.debug({ err: err.message }, 'writer connection lost');
       onLost();
     });
+    this.#opening = client;
     try {
-      await client.connect();
-      await client.query('SET synchronous_commit = on');
-      await client.query('CREATE TEMP TABLE reading_stage (LIKE reading) ON COMMIT DELETE ROWS');
-      await prepareStatements(client, STATEMENTS);
+      await this.#bounded(client, setUp(client));
     } catch (cause) {
       client.end().catch((err: unknown) => log.debug({ err }, 'writer connection not closed'));
       throw cause;
+    } finally {
+      this.#opening = null;
     }
     return client;
   }
@@ -190,9 +193,7 @@ export class ReadingStore {
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
         this.#connection = null;
-        (
-          client as unknown as { connection: { stream: { destroy(): void } } }
-        ).connection.stream.destroy();
+        cut(client);
         reject(new StoreUnavailableError('the server did not answer in time'));
       }, this.#options.timeoutMs + 500);
     });
@@ -202,6 +203,20 @@ export class ReadingStore {
       clearTimeout(timer);
     }
   }
+}
+
+async function setUp(client: pg.Client): Promise<void> {
+  await client.connect();
+  await client.query('SET synchronous_commit = on');
+  await client.query('CREATE TEMP TABLE reading_stage (LIKE reading) ON COMMIT DELETE ROWS');
+  await prepareStatements(client, STATEMENTS);
+}
+
+/** Ends a connection whose other side may not answer. */
+function cut(client: pg.Client): void {
+  (
+    client as unknown as { connection: { stream: { destroy(): void } } }
+  ).connection.stream.destroy();
 }
 
 const READING_COLUMNS = 'time, device_id, metric_id, value, text_value, received_at, quality';

@@ -1,4 +1,4 @@
-import { QUALITY, type Quality, type RefusalCode } from '../firmware-protocol/contract.ts';
+import { QUALITY, Refusal, type Quality, type RefusalCode } from '../firmware-protocol/contract.ts';
 import type { Message } from './message.ts';
 import { quarantineId } from './quarantine-rows.ts';
 
@@ -37,4 +37,16 @@ export function reportClock({ publication, lane }: Message, quality: Quality): v
       ? 'clock is ahead: times are corrected'
       : 'clock not set: time of receipt used';
   publication.source.report('clock', publication.word, detail);
+}
+
+/** What counts is how it stood with the device when the message came. */
+export function isToBeKeptApart({ lane, publication }: Message): boolean {
+  return lane.isOfSpool ? publication.isKeptApart === true : lane.device.isQuarantined;
+}
+
+/** Takes back what was found out of a message that can be read, before it is looked at again. */
+export function forgetVerdict(message: Message): void {
+  if (message.outcome instanceof Refusal) return;
+  message.quarantine = null;
+  message.canonical = null;
 }

@@ -2,6 +2,7 @@ import type { Database } from '../drizzle/database.ts';
 import type { Logger } from '../log.ts';
 import { BatchWriter } from './batch-writer.ts';
 import type { ClockMetrics } from './clock-metrics.ts';
+import type { OnNumber } from './batch.ts';
 import { LaneStore, type PendingSequence, type Rates } from './lane-store.ts';
 import type { MetricCatalog } from './metric-catalog.ts';
 import type { MetricUnits } from './metric-units.ts';
@@ -35,6 +36,7 @@ export interface WayInParts {
   readonly log: Logger;
   readonly spool?: BatchSpool | null;
   readonly pendingSequences?: (deviceId: number) => readonly PendingSequence[];
+  readonly onNumber?: OnNumber | undefined;
 }
 
 /** From a publication to its COMMIT: the parts in the order that a message meets them. */
@@ -69,12 +71,14 @@ export function createWayIn(parts: WayInParts): WayIn {
     lateBefore,
     log,
   });
-  const writer = new BatchWriter({ store, limits: limits.writer, metrics, log, spool });
+  const { onNumber } = parts;
+  const writer = new BatchWriter({ store, limits: limits.writer, metrics, log, spool, onNumber });
   const pipeline = new Pipeline({
     lanes,
     writer,
     limits: limits.pipeline,
     metrics,
+    clockMetrics: parts.clockMetrics,
     log,
     spool,
     units,

@@ -6,6 +6,7 @@ import { HEAD_BYTES } from '../../ingest/import/line-splitter.ts';
 import { readCursor, writeCursor } from '../cursor.ts';
 import { defineRoute, type Route } from '../route.ts';
 import { cursorQuery, labelText, limitQuery, pageOf, timeAnswer } from '../schemas.ts';
+import { authorOf } from './devices.ts';
 
 const format = z.enum(['csv', 'ndjson']);
 const sourceText = labelText(200).describe('Name of the file.');
@@ -75,13 +76,13 @@ function startRoute(imports: Imports): Route {
     input: 'stream',
     query: startQuery(),
     answers: { 200: { description: 'The import at its end.', schema: resultAnswer } },
-    async handle({ principal: { organizationId }, query, body, bodyBytes }) {
+    async handle({ principal, query, body, bodyBytes }) {
       const { map, device = null, ...wanted } = query;
       // Fastify gives nothing for a body of no bytes.
       const file = body instanceof Readable ? body : Readable.from([]);
       const columns = new Map(map);
-      const request = { organizationId, ...wanted, device, columns, body: file, bodyBytes };
-      const result = await imports.import(request);
+      const own = { device, columns, body: file, bodyBytes };
+      const result = await imports.import({ ...authorOf(principal), ...wanted, ...own });
       const refusals = result.refusals.map(refusalBody);
       return { status: 200, body: { ...bodyOf(result.import), refusals } };
     },

@@ -1,13 +1,22 @@
 import type { Readable } from 'node:stream';
 import { ImportInterruptedError, RequestInvalidError } from '../../errors.ts';
 
+/** So many bytes have to come in each {@link BodyReader} `idleMs` that it waits for them. */
+const PACE_BYTES = 65_536;
+
 /** Takes a body chunk by chunk: nothing is read from the socket that was not asked for. */
 export class BodyReader {
   readonly #chunks: AsyncIterator<Buffer>;
   readonly #idleMs: number;
   #putBack: Buffer | null = null;
+  /** Since the last 64 KiB were full. */
+  #waitedMs = 0;
+  #bytes = 0;
 
-  /** @param idleMs longest wait for the next chunk. */
+  /**
+   * @param idleMs longest wait for the next 64 KiB or the end, the time in which nothing was asked for not
+   * counted: who sends byte by byte would hold a place for days.
+   */
   constructor(body: Readable, idleMs: number) {
     // Leaving early must not end the connection: an answer is to go over it.
     this.#chunks = body.iterator({ destroyOnReturn: false }) as AsyncIterator<Buffer>;
@@ -17,7 +26,7 @@ export class BodyReader {
   /**
    * The next chunk; null at the end.
    * @throws {ImportInterruptedError} when the connection was cut before the end.
-   * @throws {RequestInvalidError} 408, when nothing came for too long.
+   * @throws {RequestInvalidError} 408, when too little came for too long.
    */
   async next(): Promise<Buffer | null> {
     const held = this.#putBack;
@@ -47,20 +56,31 @@ export class BodyReader {
 
   async #read(): Promise<Buffer | null> {
     let timer: NodeJS.Timeout | undefined;
+    const startedAt = performance.now();
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
-        const fault = `nothing of the file came for ${this.#idleMs / 1000} s`;
+        const fault = `${this.#bytes} bytes of the file came in ${this.#idleMs / 1000} s`;
         reject(new RequestInvalidError([fault], 408));
-      }, this.#idleMs);
+      }, this.#idleMs - this.#waitedMs);
     });
     try {
       const { done, value } = await Promise.race([this.#chunks.next(), late]);
-      return done === true ? null : value;
+      if (done === true) return null;
+      this.#note(value.length, performance.now() - startedAt);
+      return value;
     } catch (error) {
       if (error instanceof RequestInvalidError) throw error;
       throw new ImportInterruptedError('the connection was cut');
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  #note(bytes: number, waitedMs: number): void {
+    this.#bytes += bytes;
+    this.#waitedMs += waitedMs;
+    if (this.#bytes < PACE_BYTES) return;
+    this.#bytes = 0;
+    this.#waitedMs = 0;
   }
 }

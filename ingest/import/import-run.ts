@@ -19,6 +19,8 @@ export interface ImportRunLimits {
 export interface ImportRunParts {
   readonly ingest: ReplayWayIn;
   readonly store: ImportStore;
+  /** Public id of the key that sends the file. */
+  readonly actor: string;
   readonly limits: ImportRunLimits;
   /** Oldest reading, in ms before its import. */
   readonly ageMaxMs: number;
@@ -70,6 +72,7 @@ export class ImportRun {
   #linesRead: number;
   #linesRefused: number;
   #savedOffset = -1;
+  #isEndNoted = false;
   #saving: Promise<void> = Promise.resolve();
   #waiter: (() => void) | null = null;
   #waitingFor: Entry | null = null;
@@ -154,7 +157,8 @@ export class ImportRun {
     clearInterval(this.#timer);
     const deadline = performance.now() + LEAVE_MS_MAX;
     while (this.#entries.length > 0 && performance.now() < deadline) await delay(20);
-    if (this.#savedOffset !== this.#byteOffset) this.#saveSoon();
+    // Of one that was cut off: the trail has who stored what was stored.
+    if (!this.#isEndNoted) this.#saveSoon(true);
     await this.#saving;
     this.#targets.close();
   }
@@ -263,11 +267,11 @@ export class ImportRun {
   }
 
   /** One at a time; a failure is tried again with the next. */
-  #saveSoon(): void {
+  #saveSoon(isEnd = false): void {
     this.#saving = this.#saving.then(async () => {
-      if (this.#savedOffset === this.#byteOffset) return;
+      if (this.#savedOffset === this.#byteOffset && !isEnd) return;
       try {
-        await this.#save('running');
+        await this.#save('running', isEnd);
       } catch (err) {
         this.#parts.log.debug({ err, importId: this.importId }, 'import not noted, will be again');
       }
@@ -280,7 +284,7 @@ export class ImportRun {
     await this.#saving;
     for (let attempt = 1; ; attempt += 1) {
       try {
-        await this.#save(state);
+        await this.#save(state, true);
         return;
       } catch (error) {
         const isPassing = error instanceof AppError && error.retryable;
@@ -290,15 +294,17 @@ export class ImportRun {
     }
   }
 
-  async #save(state: ImportState): Promise<void> {
+  async #save(state: ImportState, isEnd: boolean): Promise<void> {
     const refused = this.#refusedWaiting;
     const byteOffset = this.#byteOffset;
     this.#refusedWaiting = [];
     try {
       const progress = { byteOffset, linesRead: this.#linesRead, linesRefused: this.#linesRefused };
-      const { store } = this.#parts;
-      await store.save(this.#organizationId, this.importId, { state, ...progress, refused });
+      const { store, actor } = this.#parts;
+      const end = isEnd ? { actor, source: this.#record.source } : null;
+      await store.save(this.#organizationId, this.importId, { state, ...progress, refused }, end);
       this.#savedOffset = byteOffset;
+      this.#isEndNoted ||= isEnd;
     } catch (error) {
       this.#refusedWaiting = [...refused, ...this.#refusedWaiting];
       throw error;

@@ -4,6 +4,7 @@ import { guardStore } from '../../drizzle/sqlstate.ts';
 import { inOrganization, type TenantDatabase } from '../../drizzle/transaction.ts';
 import { makeUuidV7 } from '../../drizzle/uuid-v7.ts';
 import { ImportNotFoundError } from '../../errors.ts';
+import type { WriteAudit } from '../quarantine-row.ts';
 import type { ImportFormat } from './import-line.ts';
 
 /** `running`: not at its end; it may have been cut off, and can be resumed. `failed`: at what it cannot take. */
@@ -44,6 +45,12 @@ export interface Checkpoint {
   readonly linesRefused: number;
   /** Those since the checkpoint before; not more than may be kept. */
   readonly refused: readonly RefusedLine[];
+}
+
+/** Of the end of an import, or of a part of it that was cut off: who sent it, and under which name. */
+export interface ImportEnd {
+  readonly actor: string;
+  readonly source: string;
 }
 
 /** What makes a file the same as one before. */
@@ -96,9 +103,11 @@ interface Row {
  */
 export class ImportStore {
   readonly #database: TenantDatabase;
+  readonly #writeAudit: WriteAudit;
 
-  constructor(database: TenantDatabase) {
+  constructor(database: TenantDatabase, writeAudit: WriteAudit) {
     this.#database = database;
+    this.#writeAudit = writeAudit;
   }
 
   /** The newest import of this file; null when there was none. */
@@ -186,10 +195,28 @@ export class ImportStore {
     );
   }
 
-  /** Writes how far an import has come, all or nothing. */
-  async save(organizationId: number, importId: string, checkpoint: Checkpoint): Promise<Date> {
+  /**
+   * Writes how far an import has come, all or nothing.
+   * @param end what the audit trail is to have of it, when this is its end or nothing more of it comes.
+   */
+  async save(
+    organizationId: number,
+    importId: string,
+    checkpoint: Checkpoint,
+    end: ImportEnd | null = null,
+  ): Promise<Date> {
     const { state, byteOffset, linesRead, linesRefused, refused } = checkpoint;
-    return inOrganization(this.#database, organizationId, async ({ client }) => {
+    return inOrganization(this.#database, organizationId, async ({ client, orm }) => {
+      if (end !== null) {
+        const { actor, source } = end;
+        await this.#writeAudit(orm, {
+          organizationId,
+          actor,
+          action: 'import.end',
+          subject: `import/${importId}`,
+          change: { source, state, byteOffset, linesRead, linesRefused },
+        });
+      }
       if (refused.length > 0) await insertRefused(client, organizationId, importId, refused);
       const { rows } = await client.query<{ updated_at: Date }>(
         `UPDATE import_run SET state = $3, byte_offset = $4, lines_read = $5, lines_refused = $6,

@@ -12,6 +12,7 @@ import {
   RequestInvalidError,
 } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
+import type { WriteAudit } from '../quarantine-row.ts';
 import type { ReplayWayIn } from '../replay-port.ts';
 import { BodyReader } from './body-reader.ts';
 import { CsvReader } from './csv-reader.ts';
@@ -43,6 +44,8 @@ export interface ImportLimits extends ImportRunLimits {
 /** A file that is to be imported. */
 export interface ImportRequest {
   readonly organizationId: number;
+  /** Public id of the key that sends it, for the audit trail. */
+  readonly actor: string;
   readonly source: string;
   readonly format: ImportFormat;
   /** Go on where an import of the same file ended, when there was one. */
@@ -75,6 +78,7 @@ export interface ImportResult {
 export interface ImportsParts {
   readonly database: TenantDatabase;
   readonly ingest: ReplayWayIn;
+  readonly writeAudit: WriteAudit;
   readonly limits: ImportLimits;
   /** Oldest reading that an organization may import, in ms. */
   readonly ageMaxMs: (organizationId: number) => Promise<number>;
@@ -97,7 +101,7 @@ export class Imports {
 
   constructor(parts: ImportsParts) {
     this.#parts = parts;
-    this.#store = new ImportStore(parts.database);
+    this.#store = new ImportStore(parts.database, parts.writeAudit);
     this.#metrics.register(parts.registry, parts.limits.runsMax, () => this.#running.size);
   }
 
@@ -157,7 +161,7 @@ export class Imports {
   }
 
   async #importFrom(body: BodyReader, request: ImportRequest): Promise<ImportResult> {
-    const { organizationId, source, format, resume, offset } = request;
+    const { organizationId, actor, source, format, resume, offset } = request;
     const head = await body.head(HEAD_BYTES);
     const header = format === 'csv' ? firstLine(head) : null;
     const ageMaxMs = await this.#parts.ageMaxMs(organizationId);
@@ -171,8 +175,8 @@ export class Imports {
     const record = known ?? (await this.#store.create(identity));
     const { importId } = record;
     const { ingest, limits, log } = this.#parts;
-    const parts = { ingest, limits, ageMaxMs, log, store: this.#store, metrics: this.#metrics };
-    const run = new ImportRun(organizationId, record, parts);
+    const own = { actor, ageMaxMs, store: this.#store, metrics: this.#metrics };
+    const run = new ImportRun(organizationId, record, { ingest, limits, log, ...own });
     this.#running.set(organizationId, run);
     if (this.#isStopped) run.stop('the program is shutting down');
     log.info({ orgId: organizationId, importId, byteOffset: record.byteOffset }, 'import begins');

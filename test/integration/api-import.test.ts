@@ -248,6 +248,44 @@ describe('an import that is cut off', () => {
     expect(await countOf('cut')).toBe(20_010);
   });
 
+  it('has both of its ends in the audit trail, with who sent it and what came of it', async () => {
+    const [, actor = ''] = t.acme.adminKey.split('_');
+    const trail = async (source: string): Promise<unknown[]> =>
+      (
+        await t.test.database.pool.query(
+          `SELECT organization_id, actor, action, subject, change FROM audit_event
+           WHERE action = 'import.end' AND change ->> 'source' = $1 ORDER BY audit_event_id`,
+          [source],
+        )
+      ).rows;
+    const file = `${csvOf('trail', 5000)}x\n`;
+    const query = { format: 'csv', source: 'trail', resume: 'true' };
+    const cut = begin(query);
+    cut.write(file.slice(0, 70_000));
+    await eventually('it has stored some', async () => {
+      return ((await active())[0]?.linesRead ?? 0) > 1000;
+    });
+    cut.destroy();
+    await eventually('it has ended', async () => (await active()).length === 0);
+    const own = { organization_id: t.acme.author.organizationId, action: 'import.end' };
+    const [first, ...none] = await trail('trail');
+    expect(none).toEqual([]);
+    expect(first).toMatchObject({ ...own, change: { state: 'running', linesRefused: 0 } });
+    const { body } = await send(file, query);
+    const change = { source: 'trail', state: 'done', linesRead: 5002, linesRefused: 1 };
+    const subject = `import/${body.importId}`;
+    expect((await trail('trail')).slice(1)).toEqual([
+      {
+        ...own,
+        actor: expect.stringContaining(actor.slice(0, 8)),
+        subject,
+        change: { ...change, byteOffset: file.length },
+      },
+    ]);
+    // A file that is larger than allowed was stored in part as well.
+    expect(await trail('none')).toEqual([]);
+  });
+
   it('is another one when the name, the format or the beginning differs', async () => {
     const query = { format: 'csv', source: 'same', resume: 'true' };
     const { body: first } = await send(csvOf('other', 2), query);
@@ -315,6 +353,20 @@ describe('what an import is refused for as a whole', () => {
     expect(await countOf('slow')).toBe(5000);
   });
 
+  it('is a file that comes byte by byte, which would hold its place for days (I-19)', async () => {
+    const sent = begin({ format: 'csv', source: 'trickle' });
+    sent.write(csvOf('trickle', 5000));
+    const drip = setInterval(() => sent.write('#'), 300);
+    const startedAt = performance.now();
+    const { status, body } = await answerOf(sent);
+    clearInterval(drip);
+    expect([status, body.detail]).toEqual([
+      408,
+      expect.stringMatching(/bytes of the file came in 4 s/),
+    ]);
+    expect(performance.now() - startedAt).toBeLessThan(6000);
+  });
+
   it('is another one of the organization that runs, and too many in all', async () => {
     const first = begin({ format: 'csv', source: 'one' });
     first.write(csvOf('one', 5000));
@@ -328,6 +380,7 @@ describe('what an import is refused for as a whole', () => {
     });
     const third = t.imports.import({
       organizationId: 999,
+      actor: 'nobody',
       source: 'x',
       format: 'csv',
       resume: false,

@@ -11,6 +11,8 @@ import { createOrganization, createTestRegistry } from '../support/registry.ts';
 
 const DAY = 86_400_000;
 const NOW = Date.now();
+/** Rows of each kind that are written while the jobs run, at least. */
+const ROWS_MIN = 1000;
 const isoDay = (ms: number): string => new Date(ms).toISOString().slice(0, 10);
 const isoTime = (ms: number): string => new Date(ms).toISOString();
 
@@ -183,19 +185,19 @@ describe('dropping of partitions', () => {
 });
 
 describe('retention and refresh while rows are written (D-18)', () => {
-  it('hold no writer up for a second, and lose no row at the boundary', async () => {
+  it('let no writer wait a second for a lock, and lose no row at the boundary', async () => {
     await insertDaily(long, 35);
     await insertDaily(short, 35);
     await askFor(short.organizationId, 'raw', 12);
     await refresh();
     const writer = new pg.Client({ connectionString: test.url });
     await writer.connect();
+    // A writer that waits longer for a lock fails, and the test; how fast the machine is says nothing.
+    await writer.query(`SET lock_timeout = '1s'`);
     let isDone = false;
-    let longestMs = 0;
     let written = 0;
     const write = async (): Promise<void> => {
       while (!isDone) {
-        const startedAt = performance.now();
         // Rows of now and of the first moments that are kept, with their notes, as the writer does it.
         const from = written;
         written += 50;
@@ -217,13 +219,13 @@ describe('retention and refresh while rows are written (D-18)', () => {
           );
         }
         await writer.query('COMMIT');
-        longestMs = Math.max(longestMs, performance.now() - startedAt);
         await delay(10);
       }
     };
-    const writing = write();
+    const writing = write().finally(() => (isDone = true));
     const aggregates = createTestAggregates(test.database, { clock: () => NOW });
-    for (let round = 0; round < 3; round += 1) {
+    const enough = (round: number): boolean => isDone || (round >= 3 && written >= ROWS_MIN);
+    for (let round = 0; !enough(round); round += 1) {
       await Promise.all([
         aggregates.run('refresh'),
         eventually(
@@ -238,13 +240,14 @@ describe('retention and refresh while rows are written (D-18)', () => {
     await writer.end();
     await aggregates.run('refresh');
     await aggregates.stop();
-    expect(longestMs).toBeLessThan(1000);
     const { rows } = await test.database.pool.query<{ device_id: number; found: number }>(
       `SELECT device_id, count(*)::int4 AS found FROM reading WHERE received_at > $1::timestamptz
          AND quality = 0 AND time <> received_at GROUP BY 1 ORDER BY 1`,
       [isoTime(NOW)],
     );
-    expect(written).toBeGreaterThan(500);
+    expect(written).toBeGreaterThanOrEqual(ROWS_MIN);
+    expect(await oldest('reading', 'time', long.deviceId)).toBeGreaterThanOrEqual(cutOf(NOW, 30));
+    expect(await oldest('reading', 'time', short.deviceId)).toBeGreaterThanOrEqual(cutOf(NOW, 12));
     expect(new Map(rows.map(({ device_id, found }) => [device_id, found]))).toEqual(
       new Map([
         [long.deviceId, 2 * written],

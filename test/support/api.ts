@@ -92,6 +92,7 @@ export async function createTestApi(options: TestApiOptions = {}): Promise<TestA
   const imports = new Imports({
     database,
     ingest,
+    writeAudit,
     limits: { ...importLimits(config), idleMs: options.importIdleMs ?? 60_000 },
     ageMaxMs,
     registry: metricsRegistry,
