@@ -190,9 +190,6 @@ export class MessageRateError extends AppError {
   readonly code = 'MESSAGE_RATE';
   readonly status = 429;
   override readonly retryable = true;
-  constructor(detail: string) {
-    super(`the message was not taken: ${detail}`);
-  }
 }
 
 /** A message over HTTP is not known to be stored. Send it again, with its `ts`. */
@@ -205,14 +202,18 @@ export class MessageNotStoredError extends AppError {
   }
 }
 
+/** Long questions to the database are being answered, as many as may be at once. Ask again. */
+export class QuestionsBusyError extends AppError {
+  readonly code = 'QUESTIONS_BUSY';
+  readonly status = 429;
+  override readonly retryable = true;
+}
+
 /** The organization is importing a file already. */
 export class ImportBusyError extends AppError {
   readonly code = 'IMPORT_BUSY';
   readonly status = 409;
   override readonly retryable = true;
-  constructor() {
-    super('the organization is importing a file already; wait for its end');
-  }
 }
 
 /** As many imports run as the program takes at once. */
@@ -239,11 +240,8 @@ export class ImportOffsetError extends AppError {
   readonly code = 'IMPORT_OFFSET';
   readonly status = 409;
   constructor(offset: number, byteOffset: number | null) {
-    super(
-      byteOffset === null
-        ? `nothing of this file was imported; send it from its beginning, not from byte ${offset}`
-        : `the file is imported up to byte ${byteOffset} and was sent from ${offset}; send it from there, or whole`,
-    );
+    const stored = `the file is imported up to byte ${byteOffset ?? 0}`;
+    super(`${stored} and was sent from ${offset}; send it from there, or whole`);
   }
 }
 

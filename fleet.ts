@@ -172,6 +172,7 @@ function deviceParts({ ingest, config, now }: FleetDeps, parts: Parts): DevicePa
       setBoot: (lane, boot) => ingest.setBoot(lane as Lane, boot),
       greetClock: (lane, upMs) => ingest.greetClock(lane as Lane, upMs),
       storedSequence: (lane) => ingest.storedSequence(lane as Lane),
+      isQuarantined: (lane) => (lane as Lane).device.isQuarantined,
     },
     fanOut,
     retained: (topic) => store.retained(topic),
@@ -186,12 +187,18 @@ function deviceParts({ ingest, config, now }: FleetDeps, parts: Parts): DevicePa
     },
     greeted(device, session, hello, onStored) {
       greetings.heard(device, hello);
+      if (device.isQuarantined) {
+        onStored();
+        return true;
+      }
       const { deviceId, organizationId } = device.principal;
       if (hello.u !== undefined) ingest.noteUnits(organizationId, Object.entries(hello.u));
       const isOver = (): boolean => session.framer.destroyed;
       const afterMs = config.SPOOL_AFTER_MS;
-      const acknowledge = unlessSpooling({ onStored, ingest, afterMs, isOver });
-      return presence.hello(deviceId, session.connectionNumber, hello, acknowledge);
+      const held = holdHello({ onStored, ingest, afterMs, isOver });
+      const isTaken = presence.hello(deviceId, session.connectionNumber, hello, held.acknowledge);
+      if (!isTaken) held.forget();
+      return isTaken;
     },
     subscribedInbox: (device) => greetings.subscribed(device),
     refused(session, code, detail) {
@@ -210,7 +217,10 @@ function deviceParts({ ingest, config, now }: FleetDeps, parts: Parts): DevicePa
  * readings behind it. It is written later; and if the program dies before, the device says it again when
  * it connects again.
  */
-function unlessSpooling({ onStored, ingest, afterMs, isOver }: HeldHello): () => void {
+function holdHello({ onStored, ingest, afterMs, isOver }: HeldHello): {
+  readonly acknowledge: () => void;
+  readonly forget: () => void;
+} {
   let isAcknowledged = false;
   const acknowledge = (): void => {
     clearInterval(timer);
@@ -221,7 +231,7 @@ function unlessSpooling({ onStored, ingest, afterMs, isOver }: HeldHello): () =>
     if (isOver()) clearInterval(timer);
     else if (ingest.isSpooling) acknowledge();
   }, afterMs);
-  return acknowledge;
+  return { acknowledge, forget: () => clearInterval(timer) };
 }
 
 /** A hello that waits to be written. */

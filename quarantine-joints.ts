@@ -5,7 +5,7 @@ import { BOOTS_PER_DEVICE_MAX } from './ingest/completeness.ts';
 import { pruneBoots } from './ingest/completeness-pruning.ts';
 import type { Ingest } from './ingest/ingest.ts';
 import { pruneQuarantine, QuarantineMetrics } from './ingest/quarantine-pruning.ts';
-import { Reinjection } from './ingest/reinjection.ts';
+import { Reinjection, type ReinjectionParts } from './ingest/reinjection.ts';
 import { reasonOf } from './errors.ts';
 import type { Logger } from './log.ts';
 import { writeAudit } from './registry/audit.ts';
@@ -52,7 +52,7 @@ export async function watchQuarantine(parts: QuarantineWatchParts): Promise<void
 /** What sends messages of quarantine through the pipeline again. */
 export function createReinjection(
   config: Config,
-  parts: { readonly database: Database; readonly ingest: Ingest },
+  parts: Pick<ReinjectionParts, 'database' | 'ingest' | 'keptMs'>,
 ): Reinjection {
   return new Reinjection({
     ...parts,

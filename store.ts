@@ -6,6 +6,7 @@ import { createAggregates, type Aggregates } from './ingest/aggregates/aggregate
 import { Ingest } from './ingest/ingest.ts';
 import { createOccurrences } from './ingest/occurrences.ts';
 import { registerSpoolMetrics } from './ingest/spool/spool-metrics.ts';
+import { claimSpool } from './ingest/spool/spool-owner.ts';
 import { Spool } from './ingest/spool/spool.ts';
 import { ingestLimits, pruneOccurrences, retentionBounds } from './joints.ts';
 import type { Logger } from './log.ts';
@@ -38,12 +39,14 @@ const PRUNE_MS = 60_000;
  */
 export async function openStore(deps: StoreDeps): Promise<Store> {
   const { config, database, registry, metricsRegistry, now, log, onStop } = deps;
+  const folder = join(config.DATA_DIR, 'spool');
   const spool = await Spool.open({
-    folder: join(config.DATA_DIR, 'spool'),
+    folder,
     limits: { bytesMax: config.SPOOL_BYTES_MAX, segmentBytes: config.SPOOL_SEGMENT_BYTES },
     log,
   });
   onStop('spool', () => spool.close());
+  if (config.SPOOL_BYTES_MAX > 0) await claimSpool(folder, database.pool, spool.pendingMessages);
   registerSpoolMetrics(metricsRegistry, spool);
   const limits = ingestLimits(config);
   const ingest = new Ingest({ database, spool, limits, now, registry: metricsRegistry, log });

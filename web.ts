@@ -47,7 +47,11 @@ export async function openWeb(deps: WebDeps, listening: ListenerParts): Promise<
     occurrences: createOccurrences(database),
     completeness: createCompleteness(database),
     quarantine: createQuarantine(database, writeAudit),
-    reinjection: createReinjection(config, { database, ingest }),
+    reinjection: createReinjection(config, {
+      database,
+      ingest,
+      keptMs: replayAgeMaxMs(config, registry),
+    }),
     intake,
     imports,
     health: createHealth(database, deps),
@@ -112,6 +116,7 @@ export function createHttpIntake(
       publish: (topic, payload) => fanOut.publish({ topic, payload, qos: 1, retain: false }),
     },
     timeoutMs: config.HTTP_INGEST_TIMEOUT_S * 1000,
+    aheadMaxMs: config.READING_AHEAD_MAX_S * 1000,
     ageMaxMs: replayAgeMaxMs(config, registry),
   });
 }

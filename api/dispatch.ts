@@ -77,12 +77,13 @@ export async function addRoutes(
 ): Promise<void> {
   for (const input of ['json', 'bytes', 'stream'] as const) {
     await app.register(async (scope) => {
-      if (input !== 'json') scope.removeAllContentTypeParsers();
-      if (input === 'bytes') {
+      scope.removeAllContentTypeParsers();
+      if (input === 'json') acceptJson(scope);
+      else if (input === 'bytes') {
         scope.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) =>
           done(null, body),
         );
-      } else if (input === 'stream') {
+      } else {
         scope.addContentTypeParser('*', (_request, body, done) => done(null, body));
       }
       for (const route of routes) {
@@ -90,6 +91,19 @@ export async function addRoutes(
       }
     });
   }
+}
+
+/** Takes a body of no bytes for none: many clients say that it is JSON with every request. */
+function acceptJson(scope: FastifyInstance): void {
+  const parse = scope.getDefaultJsonParser('error', 'error');
+  scope.addContentTypeParser(
+    'application/json',
+    { parseAs: 'string' },
+    (request, body: string, done) => {
+      if (body === '') done(null, undefined);
+      else parse(request, body, done);
+    },
+  );
 }
 
 /**

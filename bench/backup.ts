@@ -4,11 +4,13 @@ import { loadEnvFile } from '../config.ts';
 import { writeBackup, type BackupReport } from '../drizzle/backup/backup.ts';
 import { lockDataFolder } from '../drizzle/data-folder-lock.ts';
 import { startEmbedded } from '../drizzle/embedded.ts';
+import { waitingBytes } from '../ingest/spool/waiting-bytes.ts';
 import { DataFolderInUseError, reasonOf, ToolFailedError } from '../errors.ts';
 import { createLog } from '../log.ts';
 import { backupLine, backupTable, explainFaults, progressTeller } from './backup-lines.ts';
 import { interruption, runTool, textOption, type OptionTable } from './command-line.ts';
 import { findEmbeddedUrl, withDatabase } from './database-client.ts';
+import { spoolFolder } from './left-spool.ts';
 
 const HELP = `Writes a backup of the database to one file, as it is at one moment, while Puback runs or not.
 
@@ -41,11 +43,13 @@ await runTool(HELP, OPTIONS, async (options) => {
   const teller = progressTeller();
   const file = resolve(to);
   const signal = interruption();
+  const spooled = await waitingBytes(spoolFolder(dataDir));
   const work = withDatabaseUrl(dataDir, (url) =>
     writeBackup({ url, file, signal, onProgress: teller.tell }),
   );
   const report = await explainFaults(work).finally(() => teller.end());
   process.stdout.write(reportText(report, file, performance.now() - startMs));
+  if (spooled > 0) process.stderr.write(spoolWarning(spooled, dataDir));
   return 0;
 });
 
@@ -95,6 +99,10 @@ async function findRunningUrl(dataDir: string): Promise<string> {
       await delay(POLL_MS);
     }
   }
+}
+
+function spoolWarning(bytes: number, dataDir: string): string {
+  return `warning: ${bytes} bytes of acknowledged messages waited in ${spoolFolder(dataDir)} when it began, and are not in the backup; make another one when they are stored (puback_spool_messages is 0)\n`;
 }
 
 function reportText(report: BackupReport, file: string, tookMs: number): string {

@@ -13,6 +13,7 @@ import {
   type GivenOptions,
   type OptionTable,
 } from './command-line.ts';
+import { LeftSpool } from './left-spool.ts';
 
 const HELP = `Restores a backup into a new embedded database. Puback must not run on the data folder.
 
@@ -21,6 +22,8 @@ const HELP = `Restores a backup into a new embedded database. Puback must not ru
   --from FILE           what npm run backup wrote
   --data-dir DIR        data folder of Puback                                   (DATA_DIR, or ./data)
   --replace-database    a database that is there is moved aside, to DATA_DIR/postgres.replaced-…
+  --set-spool-aside     messages that wait in DATA_DIR/spool for the database that was there are moved
+                        aside, to DATA_DIR/spool.replaced-…; without it the restore is refused
   --check               only reads the whole file and compares checksum and counts
   --help
 
@@ -35,6 +38,7 @@ const OPTIONS: OptionTable = {
   from: { type: 'string' },
   'data-dir': { type: 'string' },
   'replace-database': { type: 'boolean' },
+  'set-spool-aside': { type: 'boolean' },
   check: { type: 'boolean' },
 };
 
@@ -63,18 +67,33 @@ async function restore(
     return { report: await checkBackup(reading), ending: 'the backup is whole' };
   }
   const url = process.env['DATABASE_URL']?.trim() ?? '';
-  if (url !== '') {
-    const ending = 'restored into the database of DATABASE_URL';
-    return { report: await restoreBackup(url, reading), ending };
-  }
   const dataDir = textOption(options, 'data-dir', process.env['DATA_DIR'] ?? './data');
-  const replace = options['replace-database'] === true;
-  const report = await restoreEmbedded({ ...reading, dataDir, replace, log: createLog('error') });
+  const left = new LeftSpool(dataDir, options['set-spool-aside'] === true);
+  if (url !== '') {
+    await left.check();
+    const report = await restoreBackup(url, reading);
+    await left.setAside();
+    return { report, ending: `restored into the database of DATABASE_URL${spoolLine(left)}` };
+  }
+  const report = await restoreEmbedded({
+    ...reading,
+    dataDir,
+    replace: options['replace-database'] === true,
+    log: createLog('error'),
+    onLocked: () => left.check(),
+    onRestored: () => left.setAside(),
+  });
   const aside =
     report.replacedFolder === null
       ? ''
       : `\nthe database that was there is in ${report.replacedFolder}; delete it when you do not need it any more`;
-  return { report, ending: `restored into ${resolve(dataDir)}${aside}` };
+  return { report, ending: `restored into ${resolve(dataDir)}${aside}${spoolLine(left)}` };
+}
+
+function spoolLine({ asideFolder }: LeftSpool): string {
+  return asideFolder === null
+    ? ''
+    : `\nmessages that waited for it are in ${asideFolder}, and nothing stores them by itself any more`;
 }
 
 function reportText(report: RestoreReport, tookMs: number, ending: string): string {

@@ -22,6 +22,8 @@ export interface IngestPort {
   greetClock(lane: unknown, upMs: number): void;
   /** Highest `seq` of this boot up to which everything is stored; null for none. */
   storedSequence(lane: unknown): number | null;
+  /** Whether the device is in quarantine as a whole. */
+  isQuarantined(lane: unknown): boolean;
 }
 
 /** A publication of a device with what may be done to its connection. */
@@ -119,6 +121,11 @@ export class DeviceClient implements Access {
   /** See {@link IngestPort.storedSequence}. */
   get storedSequence(): number | null {
     return this.#parts.ingest.storedSequence(this.#lane);
+  }
+
+  /** Whether it is in quarantine as a whole: what it says is believed by nobody, and shown to nobody. */
+  get isQuarantined(): boolean {
+    return this.#parts.ingest.isQuarantined(this.#lane);
   }
 
   opened(session: Session): void {
@@ -236,6 +243,7 @@ export class DeviceClient implements Access {
     const session = this.#session as Session;
     const isTaken = this.#parts.greeted(this, session, hello, () => {
       message.acknowledge();
+      if (this.isQuarantined) return;
       void this.#forward(canonicalTopic(this.principal, 'hello'), message.payload, message);
     });
     if (isTaken) return true;

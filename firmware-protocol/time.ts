@@ -7,6 +7,8 @@ export interface TimeLimits {
   ageMaxMs: number;
   /** A time further ahead is not believed. */
   aheadMaxMs: number;
+  /** Samples from before it are refused as `too_old` as well, whenever they came. Microseconds. */
+  notBeforeMicros?: number;
 }
 
 /** The time under which a sample is stored, in microseconds since 1970, and where it comes from. */
@@ -125,7 +127,8 @@ export function resolveTime(
     (upMs === null ? null : resolveUp(upMs, sample, arrival)) ??
     resolveFromNewest(sample, arrival, limits);
   const oldest = arrival.receivedMicros - limits.ageMaxMs * 1000;
-  return resolved.timeMicros < oldest ? 'too_old' : resolved;
+  const { notBeforeMicros = oldest } = limits;
+  return resolved.timeMicros < Math.max(oldest, notBeforeMicros) ? 'too_old' : resolved;
 }
 
 /** Whether a sample comes too late to fire live rules: more than two minutes after its time. */

@@ -17,6 +17,7 @@ export interface WriterParts {
   readonly log: Logger;
   /** Null or left out: what the database does not take waits in the queue. */
   readonly spool?: BatchSpool | null;
+  /** Told of numbers that are committed. */
   readonly onNumber?: OnNumber | undefined;
 }
 
@@ -280,16 +281,17 @@ export class BatchWriter {
 
   #settleCommitted(sealed: Sealed, stored: Stored, ms: number): void {
     this.#metrics.batchCommitted(sealed.batch, stored, ms / 1000);
-    this.#settle(sealed);
+    this.#settle(sealed, this.#onNumber);
   }
 
-  #settle(sealed: Sealed): void {
+  /** @param onNumber told of what is in the database now, and not of what is spooled: that is drained. */
+  #settle(sealed: Sealed, onNumber?: OnNumber): void {
     const { batch, number } = sealed;
     sealed.isSettled = true;
     this.#sealedRows -= batch.rowCount;
     this.#sealedBytes -= batch.payloadBytes;
     this.#sealedMessages -= batch.messages.length;
-    batch.settle(this.#onNumber);
+    batch.settle(onNumber);
     for (const message of this.#order.settle(number, batch.messages)) {
       if (message.isDuplicate) this.#metrics.duplicateMessages += 1;
       message.publication.acknowledge(message.canonical, message.quarantine);

@@ -16,6 +16,12 @@ export class BootSequence {
   /** What is stored or stands in a batch, which is stored sooner or later. */
   readonly ahead: SequenceWindow;
 
+  /**
+   * Of what comes out of the spool: what is stored otherwise. Apart from {@link ahead}, because that must
+   * go by the order in which messages came: numbers that live messages have reached meanwhile would move
+   * it past those that still wait in the spool.
+   */
+  readonly others = new SequenceWindow();
   /** Whether gaps were given up: then it is not known how far there is none. */
   hasForgotten = false;
 
@@ -24,6 +30,11 @@ export class BootSequence {
     this.boot = boot;
     this.committed = committed;
     this.ahead = committed.copy();
+  }
+
+  /** Whether a number is known to have come. */
+  has(seq: number): boolean {
+    return this.ahead.has(seq) || this.others.has(seq);
   }
 
   /** Notes a number that was stored without standing in a batch. */

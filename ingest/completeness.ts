@@ -9,6 +9,7 @@ import {
   type TimeGap,
 } from './completeness-gaps.ts';
 import { parseRanges } from './sequence-ranges.ts';
+import { Turns } from './turns.ts';
 import { microsOf, timestampText } from './timestamp-text.ts';
 
 /** Numbered messages of one boot. */
@@ -56,8 +57,9 @@ export interface Completeness {
   /** Boots that have sent within the window, the one that sent last first. @throws {StoreUnavailableError} */
   boots(query: CompletenessQuery): Promise<BootCompleteness[]>;
   /**
-   * In the order of names.
-   * @throws {WindowTooLargeError} for too many readings. @throws {StoreUnavailableError}
+   * In the order of names. One question at a time for each organization, and two in all.
+   * @throws {WindowTooLargeError} for too many readings. @throws {QuestionsBusyError} when its turn does not
+   * come within two seconds. @throws {StoreUnavailableError}
    */
   metrics(query: CompletenessQuery): Promise<MetricCompleteness[]>;
 }
@@ -67,29 +69,44 @@ export const BOOTS_PER_DEVICE_MAX = 20;
 /** Readings that one question looks at: about a second of work. */
 const READINGS_MAX = 500_000;
 
+/** Of 8 connections, which the logins of devices need as well. */
+const AT_ONCE_MAX = 2;
+const WAIT_MS_MAX = 2000;
+
 /** Makes the part that looks for gaps. All is worked out from what is stored: what comes late closes its gap. */
 export function createCompleteness(
   database: TenantDatabase,
   readingsMax: number = READINGS_MAX,
 ): Completeness {
+  const turns = new Turns({ all: AT_ONCE_MAX, waitMs: WAIT_MS_MAX });
   return {
     boots: (query) =>
       inOrganization(database, query.organizationId, (transaction) =>
         selectBoots(transaction, query),
       ),
     metrics: (query) =>
-      inOrganization(database, query.organizationId, async (transaction) => {
-        const found: MetricCompleteness[] = [];
-        let left = readingsMax;
-        for (const { metric_id, name } of await selectMetrics(transaction, query)) {
-          const series = await lookAt(transaction, query, { metricId: metric_id, rowsMax: left });
-          if (series.received > left) throw new WindowTooLargeError(readingsMax);
-          left -= series.received;
-          found.push({ metric: name, ...series });
-        }
-        return found;
-      }),
+      turns.run(query.organizationId, () =>
+        inOrganization(database, query.organizationId, (transaction) =>
+          selectSeries(transaction, query, readingsMax),
+        ),
+      ),
   };
+}
+
+async function selectSeries(
+  transaction: Transaction,
+  query: CompletenessQuery,
+  readingsMax: number,
+): Promise<MetricCompleteness[]> {
+  const found: MetricCompleteness[] = [];
+  let left = readingsMax;
+  for (const { metric_id, name } of await selectMetrics(transaction, query)) {
+    const series = await lookAt(transaction, query, { metricId: metric_id, rowsMax: left });
+    if (series.received > left) throw new WindowTooLargeError(readingsMax);
+    left -= series.received;
+    found.push({ metric: name, ...series });
+  }
+  return found;
 }
 
 async function selectBoots(

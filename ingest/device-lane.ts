@@ -47,6 +47,8 @@ export class DeviceLane {
   logRate: LogRate | null = null;
   waitingBytes = 0;
   isLoaded = false;
+  /** Of what is fed in again: the device was deleted. Nothing of it is stored. */
+  isGone = false;
   /** While true all that it sends is kept apart. */
   isQuarantined = false;
   /** The load under way. */

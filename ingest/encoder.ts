@@ -108,7 +108,7 @@ export class Encoder {
   #isNew(lane: Lane, seq: number | null): boolean {
     if (seq === null || !lane.isNumbered) return true;
     const { sequence } = lane;
-    if (sequence.ahead.has(seq)) return false;
+    if (sequence.has(seq)) return false;
     this.#writer.open.addSequence(sequence, seq);
     return true;
   }

@@ -1,4 +1,6 @@
-import type { RefusalCode } from '../firmware-protocol/contract.ts';
+import { CLOCK_SET_MICROS, Refusal, type RefusalCode } from '../firmware-protocol/contract.ts';
+import { decodeSenml } from '../firmware-protocol/senml.ts';
+import { decodeData } from '../firmware-protocol/telemetry.ts';
 import { canonicalTopic } from '../firmware-protocol/topics.ts';
 import type { Lane } from './lane.ts';
 import type { KeptApartCode, Publication } from './message.ts';
@@ -27,11 +29,12 @@ export interface HttpMessage {
 /**
  * What became of a payload. `stored`: it is committed, or synced to the spool while the database is away.
  * `quarantined`: it, or a part of it, cannot be stored as readings and is kept in quarantine. `rate`: not
- * taken, more than is allowed. `unavailable`: not known to be stored; to be sent again.
+ * taken, more than is allowed. `refused`: not taken, its time cannot be right. `unavailable`: not known to be stored; to be sent again.
  */
 export type HttpOutcome =
   | { readonly kind: 'stored' }
   | { readonly kind: 'quarantined'; readonly code: KeptApartCode; readonly detail: string }
+  | { readonly kind: 'refused'; readonly detail: string }
   | { readonly kind: 'rate'; readonly detail: string }
   | { readonly kind: 'unavailable'; readonly detail: string };
 
@@ -48,6 +51,8 @@ export interface HttpIntakeParts {
   readonly timeoutMs: number;
   /** Oldest reading that {@link HttpIntake.store} takes for an organization, in ms. */
   readonly ageMaxMs: (organizationId: number) => Promise<number>;
+  /** The furthest that a reading of it may be ahead, in ms. */
+  readonly aheadMaxMs: number;
 }
 
 const WAITED = 'not stored in time; it may be stored yet';
@@ -84,10 +89,13 @@ export class HttpIntake {
 
   /**
    * Readings, as old as they are kept, that somebody else brings for a device: without rates, and not sent
-   * on. @throws {StoreUnavailableError}
+   * on. A time before 2020 or in the future is refused: of history nobody wants the time of receipt in its
+   * place, as for a board whose clock is wrong. @throws {StoreUnavailableError}
    */
   async store(device: HttpDevice, message: HttpMessage): Promise<HttpOutcome> {
-    const { ingest } = this.#parts;
+    const { ingest, aheadMaxMs } = this.#parts;
+    const fault = findClockFault(message, (Date.now() + aheadMaxMs) * 1000);
+    if (fault !== null) return { kind: 'refused', detail: fault };
     const ageMaxMs = await this.#parts.ageMaxMs(device.organizationId);
     return this.#await(device, message, {
       open: () => ingest.openReplay(device.organizationId, device.deviceId, { ageMaxMs }),
@@ -122,6 +130,17 @@ export class HttpIntake {
       way.accept(lane, publicationOf(device, message, way, settle));
     });
   }
+}
+
+/** What is wrong with a time of a payload; null when nothing is, or when it cannot be read at all. */
+function findClockFault({ channel, payload }: HttpMessage, latestMicros: number): string | null {
+  const decoded = channel === 'data' ? decodeData(payload) : decodeSenml(payload);
+  if (decoded instanceof Refusal) return null;
+  const isWrong = decoded.samples.some(
+    ({ tsMicros }) =>
+      tsMicros !== null && (tsMicros < CLOCK_SET_MICROS || tsMicros > latestMicros),
+  );
+  return isWrong ? 'ts: must be after 2020 and not in the future; nothing was stored' : null;
 }
 
 /** One of the two ways in. */

@@ -11,7 +11,7 @@ import type { Publication, Receipt } from './message.ts';
 import { MetricCatalog } from './metric-catalog.ts';
 import { MetricUnits } from './metric-units.ts';
 import { IngestMetrics, type Ledger } from './metrics.ts';
-import type { ReplayWayIn } from './replay-port.ts';
+import type { ReplayOptions, ReplayWayIn } from './replay-port.ts';
 import { SpoolDrain, type DrainState } from './spool-drain.ts';
 import type { Spool } from './spool/spool.ts';
 import { createWayIn, type WayIn, type WayInLimits } from './way-in.ts';
@@ -59,7 +59,7 @@ export class Ingest implements ReplayWayIn {
   readonly #limits: IngestLimits;
   readonly #log: Logger;
   readonly #now: () => number;
-  #lateBeforeMicros = 0;
+  #watermarkMicros = 0;
   #housekeeping: NodeJS.Timeout | undefined;
 
   constructor({ database, spool, limits, registry, log, now = Date.now }: IngestParts) {
@@ -88,6 +88,7 @@ export class Ingest implements ReplayWayIn {
       ...shared,
       limits,
       residueOffset: 0,
+      isReplay: false,
       spool: messageSpool,
       pendingSequences: (deviceId) => spool?.pendingSequences(deviceId) ?? [],
       // The drain must know a copy of what was stored live since it looked the device up.
@@ -97,6 +98,7 @@ export class Ingest implements ReplayWayIn {
       ...shared,
       limits: unlimited(limits),
       residueOffset: 500,
+      isReplay: true,
     });
     this.#drain = spool === null ? null : this.#createDrain(spool);
     this.#clockMetrics.register(registry, () => this.#liveClocks());
@@ -211,12 +213,14 @@ export class Ingest implements ReplayWayIn {
     return this.#live.pipeline.accept(lane, publication);
   }
 
-  openReplay(organizationId: number, deviceId: number, options: { ageMaxMs?: number } = {}): Lane {
+  openReplay(organizationId: number, deviceId: number, options: ReplayOptions = {}): Lane {
     const lane = this.#replay.lanes.acquire(organizationId, deviceId, '');
     lane.isLive = false;
     lane.isNumbered = false;
-    const { ageMaxMs } = options;
-    if (ageMaxMs !== undefined) lane.timeLimits = { ...this.#limits.pipeline, ageMaxMs };
+    if (Object.keys(options).length > 0) {
+      const { ageMaxMs, aheadMaxMs } = this.#limits.pipeline;
+      lane.timeLimits = { ageMaxMs, aheadMaxMs, ...options };
+    }
     return lane;
   }
 
@@ -239,7 +243,7 @@ export class Ingest implements ReplayWayIn {
    * aggregates are made again.
    */
   raiseWatermark(micros: number): void {
-    this.#lateBeforeMicros = Math.max(this.#lateBeforeMicros, micros);
+    this.#watermarkMicros = Math.max(this.#watermarkMicros, micros);
   }
 
   /** Notes that partitions were dropped: whether one exists is asked anew. */
@@ -282,10 +286,9 @@ export class Ingest implements ReplayWayIn {
     });
   }
 
-  /** Never falls, also when the wall clock is set back: aggregates may be made up to there. */
+  /** What is older than a minute, and whatever aggregates were made of when the clock was ahead. */
   #lateBefore(): number {
-    this.raiseWatermark((this.#now() - LATE_MS) * 1000);
-    return this.#lateBeforeMicros;
+    return Math.max(this.#watermarkMicros, (this.#now() - LATE_MS) * 1000);
   }
 
   async #writeClocks(): Promise<void> {

@@ -31,6 +31,8 @@ export interface LaneStoreParts {
   readonly rates: Rates;
   /** Added to where between the milliseconds times of receipt begin, so that two stores differ. */
   readonly residueOffset: number;
+  /** Whether what comes was received before: what is stored of a boot is kept apart then. */
+  readonly isReplay: boolean;
   /** What of a device is stored, but not yet in the database. */
   readonly pendingSequences?: ((deviceId: number) => readonly PendingSequence[]) | undefined;
 }
@@ -50,10 +52,13 @@ export class LaneStore {
   readonly #addressRates: SharedRates<string>;
   readonly #pendingSequences: (deviceId: number) => readonly PendingSequence[];
   readonly #residueOffset: number;
+  readonly #isReplay: boolean;
   readonly #quarantined = new Set<number>();
   readonly #lanes = new Map<number, DeviceLane>();
 
-  constructor({ pool, catalog, rates, residueOffset, pendingSequences }: LaneStoreParts) {
+  constructor(parts: LaneStoreParts) {
+    const { pool, catalog, rates, residueOffset, isReplay, pendingSequences } = parts;
+    this.#isReplay = isReplay;
     this.#pool = pool;
     this.#catalog = catalog;
     this.#rates = rates;
@@ -111,14 +116,7 @@ export class LaneStore {
 
   /** Notes that a number of a boot is stored by others, where the device is in memory. */
   noteNumber(deviceId: number, boot: number, seq: number): void {
-    this.#lanes.get(deviceId)?.sequenceOf(boot).addStored(seq);
-  }
-
-  /** Forgets every device that nothing is on its way of: the next message loads it anew. */
-  forgetEmpty(): void {
-    for (const [deviceId, device] of this.#lanes) {
-      if (device.isEmpty) this.#lanes.delete(deviceId);
-    }
+    this.#lanes.get(deviceId)?.sequenceOf(boot).others.add(seq);
   }
 
   /** Forgets what was not used for ten minutes. To be called now and then. */
@@ -170,6 +168,28 @@ export class LaneStore {
     return true;
   }
 
+  /** What was received may be of a device that was deleted since. */
+  async #exists({ deviceId, organizationId }: DeviceLane): Promise<boolean> {
+    const { rowCount } = await this.#pool.query(
+      'SELECT FROM device WHERE device_id = $1 AND organization_id = $2',
+      [deviceId, organizationId],
+    );
+    return rowCount === 1;
+  }
+
+  #keepSequence(device: DeviceLane, row: SequenceRow): void {
+    const ranges = parseRanges(row.received);
+    if (this.#isReplay) {
+      const { others } = device.sequenceOf(Number(row.boot));
+      for (const seq of SequenceWindow.restore(ranges).recent()) others.add(seq);
+      return;
+    }
+    const stored = SequenceWindow.restore(ranges);
+    const sequence = new BootSequence(device, Number(row.boot), stored);
+    sequence.hasForgotten = row.forgotten !== '0';
+    device.keep(sequence);
+  }
+
   /** Anew for each device: the wall clock may have been set back since the last one. */
   #residue(): number {
     return (firstResidue(Date.now() - performance.now()) + this.#residueOffset) % 1000;
@@ -180,9 +200,10 @@ export class LaneStore {
     // Asked first: what is drained meanwhile is then in either answer, or in both.
     const pending = this.#pendingSequences(device.deviceId);
     const { rows } = await this.#pool.query<LoadRow>(LOAD, [device.deviceId]);
+    if (this.#isReplay) device.isGone = !(await this.#exists(device));
     for (const row of rows) {
       if (row.name !== null) addSlot(device, row.name, row.metric_id, Number(row.micros));
-      else if (row.boot !== null) device.keep(bootSequenceOf(device, row));
+      else if (row.boot !== null) this.#keepSequence(device, row);
       else device.clock.restore(row.clock);
     }
     recall(device, pending);
@@ -213,21 +234,18 @@ const LOAD = `
     'measuredMicros', (extract(epoch FROM measured_at) * 1000000)::int8)
   FROM device_clock WHERE device_id = $1`;
 
+interface SequenceRow {
+  readonly name: null;
+  readonly boot: string;
+  readonly received: string;
+  readonly forgotten: string;
+}
+
 /** A series; without `name` the numbers of a boot; without both a clock. */
 type LoadRow =
   | { name: string; metric_id: number; micros: string }
-  | { name: null; boot: string; received: string; forgotten: string }
+  | SequenceRow
   | { name: null; boot: null; clock: StoredClock };
-
-function bootSequenceOf(
-  device: DeviceLane,
-  row: { boot: string; received: string; forgotten: string },
-): BootSequence {
-  const stored = SequenceWindow.restore(parseRanges(row.received));
-  const sequence = new BootSequence(device, Number(row.boot), stored);
-  sequence.hasForgotten = row.forgotten !== '0';
-  return sequence;
-}
 
 function addSlot(lane: DeviceLane, name: string, metricId: number, timeMicros: number): void {
   lane.slots.set(name, {

@@ -1,6 +1,6 @@
 // HOT PATH: once per message while the database is away
 import { Refusal } from '../firmware-protocol/contract.ts';
-import { isRefusal, type Decoded } from '../firmware-protocol/telemetry.ts';
+import { isRefusal, type Decoded, type Sample } from '../firmware-protocol/telemetry.ts';
 import type { Logger } from '../log.ts';
 
 import type { Message } from './message.ts';
@@ -52,6 +52,19 @@ export class MessageSpool implements BatchSpool {
       this.#isRefusing = false;
     });
   }
+}
+
+/**
+ * Whether every number of a message has come before: `stored` when what it is a copy of is stored, `waits`
+ * when that stands in a batch; null of a message that is new, at least in part, or whose device is not
+ * loaded.
+ */
+export function copyStateOf({ lane }: Message, { samples }: Decoded): 'stored' | 'waits' | null {
+  if (!lane.device.isLoaded || !lane.isNumbered || samples.length === 0) return null;
+  const { ahead, committed } = lane.sequence;
+  const hasCome = ({ seq }: Sample): boolean => seq !== null && ahead.has(seq);
+  if (!samples.every(hasCome)) return null;
+  return samples.every(({ seq }) => seq !== null && committed.has(seq)) ? 'stored' : 'waits';
 }
 
 /** Acknowledges a message that was spooled while it was held, and notes its numbers. */

@@ -51,13 +51,16 @@ export class IngestMetrics {
   quarantinedMessages = 0;
   missingValues = 0;
   commitFailures = 0;
+  /** Of devices that were deleted before it was stored; not stored, and not dropped by any bound. */
+  deletedMessages = 0;
   readonly dropped: Record<DropReason, number> = { rate: 0, quota: 0, held_bytes: 0 };
   #commitSeconds: Histogram | null = null;
   #batchRows: Histogram | null = null;
 
   /** Messages that ended without being stored. */
   get droppedMessages(): number {
-    return DROP_REASONS.reduce((sum, reason) => sum + this.dropped[reason], 0);
+    const dropped = DROP_REASONS.reduce((sum, reason) => sum + this.dropped[reason], 0);
+    return dropped + this.deletedMessages;
   }
 
   /** Notes a committed batch. */
@@ -127,6 +130,11 @@ export class IngestMetrics {
       'puback_ingest_quarantined_messages_total',
       'Messages committed to quarantine.',
       () => this.quarantinedMessages,
+    );
+    count(
+      'puback_ingest_deleted_messages_total',
+      'Messages out of the spool, or fed in again, whose device was deleted meanwhile.',
+      () => this.deletedMessages,
     );
     count(
       'puback_ingest_missing_values_total',

@@ -1,40 +1,26 @@
 // HOT PATH: see bench/RESULTS.md
 import { Refusal } from '../firmware-protocol/contract.ts';
 import type { Decoded } from '../firmware-protocol/telemetry.ts';
-import { NO_BASIS, newestTimes, type TimeLimits } from '../firmware-protocol/time.ts';
+import { NO_BASIS, newestTimes } from '../firmware-protocol/time.ts';
 import { reasonOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { BatchWriter } from './batch-writer.ts';
-import type { ClockMetrics } from './clock-metrics.ts';
 import type { DeviceLane } from './device-lane.ts';
 import { Encoder } from './encoder.ts';
 import type { Lane } from './lane.ts';
 import type { LaneStore } from './lane-store.ts';
-import { settleSpooled } from './message-spool.ts';
+import { copyStateOf, settleSpooled } from './message-spool.ts';
 import { LogRate, type LogVerdict } from './log-rate.ts';
-import type { Message, Publication, Receipt } from './message.ts';
+import type { KeptApart, Message, Publication, Receipt } from './message.ts';
 import type { DropReason, IngestMetrics } from './metrics.ts';
 import type { MetricKind } from './metric-catalog.ts';
-import type { MetricUnits } from './metric-units.ts';
 import { overRateReason, passesRates } from './message-rates.ts';
+import type { PipelineLimits, PipelineParts } from './pipeline-parts.ts';
 import { readMessage } from './payload-reader.ts';
 import { forgetVerdict, isToBeKeptApart, keepApart, putAside, setAside } from './refusal.ts';
 import type { SharedRate } from './shared-rate.ts';
 import { classifyStoreFault } from './store-fault.ts';
 import type { BatchSpool } from './writer-limits.ts';
-
-/** Bounds of the pipeline. */
-export interface PipelineLimits extends TimeLimits {
-  readonly deviceMetricsMax: number;
-  /** Payload bytes of one device that may wait before the queue. */
-  readonly deviceHeldBytesMax: number;
-  /** Payload bytes of all devices that may wait before the queue. */
-  readonly heldBytesMax: number;
-  /** What has waited so long for a lookup goes to the spool. */
-  readonly spoolAfterMs: number;
-  /** Payload bytes that a device may log; 0 is no limit. */
-  readonly deviceLogBytesPerSecond: number;
-}
 
 /** What `in/err` says of a message that is not taken. */
 const DROP_TEXTS: Readonly<Record<DropReason, string>> = {
@@ -48,22 +34,7 @@ const SLOW_LOOKUP_FACTOR = 5;
 const LOOKUP_RETRY_MS = 500;
 
 const NO_TIMES = newestTimes([]);
-
-/** What the pipeline is made of. */
-export interface PipelineParts {
-  readonly lanes: LaneStore;
-  readonly writer: BatchWriter;
-  readonly limits: PipelineLimits;
-  readonly metrics: IngestMetrics;
-  readonly log: Logger;
-  /** Where messages go whose device or metrics cannot be looked up; null: they wait. */
-  readonly spool?: BatchSpool | null;
-  /** Told of the units that messages name. */
-  readonly units?: MetricUnits | null;
-  readonly clockMetrics?: ClockMetrics;
-  /** Milliseconds since 1970; the wall clock when left out. */
-  readonly now?: () => number;
-}
+const DELETED: KeptApart = { code: 'not_stored', detail: 'the device was deleted' };
 
 /**
  * The way of a message from the broker to the writer: count, read, look up its metrics, date, encode.
@@ -140,7 +111,7 @@ export class Pipeline {
       isDuplicate: false,
       rowCount: 0,
     };
-    if (publication.channel === 'log' && publication.qos === 0) {
+    if (publication.channel === 'log' && publication.qos === 0 && lane.isLive) {
       message.isLogCounted = this.#askLogRate(message) === 'taken';
       if (!message.isLogCounted) {
         this.#drop(message, 'rate');
@@ -176,14 +147,13 @@ export class Pipeline {
     const messages = this.#readyToSpool(device);
     if (messages.length === 0) return;
     device.spoolingMessages = messages.length;
-    for (const message of messages) this.#prepare(message);
     const onEnd = (): void => {
       device.spoolingMessages = 0;
       if (device.isWakeDue) this.#wake(device);
     };
     const onStored = (): void => {
       this.#writer.noteSpooled();
-      this.#leave(device, messages, settleSpooled);
+      this.#leave(device, messages, (message) => this.#settleSpooled(message));
       onEnd();
     };
     const onFailed = (): void => {
@@ -193,22 +163,39 @@ export class Pipeline {
     spool.append(messages, onStored, onFailed);
   }
 
+  #settleSpooled(message: Message): void {
+    if (message.isDuplicate) this.#metrics.duplicateMessages += 1;
+    settleSpooled(message);
+  }
+
   /** The first messages of a lane that wait for the lookup, and not for a rate. */
   #readyToSpool(device: DeviceLane): Message[] {
     const { lookupSince, hasLookupFailed, waiting } = device;
     const nowMs = performance.now();
     const afterMs = this.#limits.spoolAfterMs * (hasLookupFailed ? 1 : SLOW_LOOKUP_FACTOR);
     if (lookupSince === null || nowMs - lookupSince < afterMs) return [];
-    const first = waiting.findIndex((message) => !passesRates(message, nowMs));
+    const first = waiting.findIndex(
+      (message) => !passesRates(message, nowMs) || !this.#isPrepared(message),
+    );
     return first < 0 ? [...waiting] : waiting.slice(0, first);
   }
 
-  /** What has to be known of a message that goes to the spool: its number, its times, its faults. */
-  #prepare(message: Message): void {
+  /**
+   * Finds out what has to be known of a message that goes to the spool: its number, its times, its faults.
+   * False for a copy of what is not stored yet: it must not be acknowledged before that is.
+   */
+  #isPrepared(message: Message): boolean {
     const outcome = (message.outcome ??= readMessage(message));
-    if (outcome instanceof Refusal) setAside(message, outcome.code, outcome.detail);
-    else if (isToBeKeptApart(message)) keepApart(message);
-    else this.#encoder.show(message, outcome);
+    if (outcome instanceof Refusal) {
+      setAside(message, outcome.code, outcome.detail);
+      return true;
+    }
+    const copy = copyStateOf(message, outcome);
+    message.isDuplicate = copy === 'stored';
+    if (copy === 'waits') return false;
+    if (isToBeKeptApart(message)) keepApart(message);
+    else if (copy === null) this.#encoder.show(message, outcome);
+    return true;
   }
 
   #isOverHeld(device: DeviceLane, bytes: number): boolean {
@@ -268,6 +255,11 @@ export class Pipeline {
       this.#block(device, () => this.#lanes.load(device));
       return false;
     }
+    if (device.isGone) {
+      this.#metrics.deletedMessages += 1;
+      message.publication.acknowledge(null, DELETED);
+      return true;
+    }
     if (!this.#isRateReady(message)) return false;
     const outcome = (message.outcome ??= readMessage(message));
     if (outcome instanceof Refusal) setAside(message, outcome.code, outcome.detail);
@@ -289,7 +281,7 @@ export class Pipeline {
   /** Asks the device's own rate first: what is over it takes nothing from the rates of others. */
   #isRateReady(message: Message): boolean {
     const { device, sharedRates } = message.lane;
-    if (message.publication.channel === 'log' && !message.isLogCounted) {
+    if (message.publication.channel === 'log' && !message.isLogCounted && message.lane.isLive) {
       const verdict = this.#askLogRate(message);
       if (typeof verdict === 'object') return this.#wakeAfter(message, verdict.waitMs);
       message.isLogCounted = true;

@@ -26,6 +26,7 @@ export function putAside(message: Message, reason: string): void {
     detail: reason.slice(0, 100),
   };
   message.canonical = null;
+  message.isDuplicate = false;
 }
 
 /** Tells a device, once for each connection, that its clock is wrong. */
@@ -49,4 +50,5 @@ export function forgetVerdict(message: Message): void {
   if (message.outcome instanceof Refusal) return;
   message.quarantine = null;
   message.canonical = null;
+  message.isDuplicate = false;
 }

@@ -108,11 +108,12 @@ export async function countLeft(
  * Takes what is stored out of quarantine. A message that the pipeline refused again has its row written
  * by that, under the id that follows from its device and time of receipt; so has the message of an
  * older row with another id, which goes then. What was changed meanwhile by anybody stays as it is.
+ * @returns how many were taken out because they are stored, and what is in quarantine still.
  */
 export async function settle(
   { client }: Transaction,
   attempts: readonly Attempt[],
-): Promise<RefusedAgain[]> {
+): Promise<{ stored: number; refused: RefusedAgain[] }> {
   const ids = attempts.map(({ row }) => row.quarantine_id);
   const fixedIds = attempts.map(({ row }) => fixedUuidV7(row.received_micros, row.device_id));
   const versions = attempts.map(({ row }) => row.version);
@@ -121,11 +122,12 @@ export async function settle(
   const given = `unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[])
     AS given (id, fixed_id, version, code, detail)`;
   const values = [ids, fixedIds, versions, codes, details];
-  await client.query(
+  const { rows: taken } = await client.query<{ stored: boolean }>(
     `DELETE FROM quarantine USING ${given}
      WHERE quarantine_id = given.id AND quarantine.xmin::text = given.version
        AND (given.code IS NULL OR given.detail IS NULL OR given.id <> given.fixed_id AND EXISTS (
-         SELECT FROM quarantine AS again WHERE again.quarantine_id = given.fixed_id))`,
+         SELECT FROM quarantine AS again WHERE again.quarantine_id = given.fixed_id))
+     RETURNING given.code IS NULL AS stored`,
     values,
   );
   await client.query(
@@ -139,5 +141,8 @@ export async function settle(
      ORDER BY given.id`,
     values,
   );
-  return rows.map(({ id, code, detail }) => ({ quarantineId: id, code, detail }));
+  return {
+    stored: taken.filter(({ stored }) => stored).length,
+    refused: rows.map(({ id, code, detail }) => ({ quarantineId: id, code, detail })),
+  };
 }

@@ -41,6 +41,8 @@ export interface ReinjectionParts {
   readonly writeAudit: WriteAudit;
   /** Older samples, counted from when they were received, are refused as `too_old`. */
   readonly ageMaxMs: number;
+  /** How long an organization keeps readings, in ms: older ones would be deleted at once. */
+  readonly keptMs: (organizationId: number) => Promise<number>;
   /** Longest wait for the COMMIT of a run. */
   readonly timeoutMs: number;
 }
@@ -78,10 +80,11 @@ export class Reinjection {
     if (query.one !== null && rows.length === 0) throw new QuarantineNotFoundError(query.one);
     const attempts = await this.#feed(organizationId, rows);
     return inOrganization(database, organizationId, async (transaction) => {
-      const refused = await settle(transaction, attempts);
+      const { stored, refused } = await settle(transaction, attempts);
       const last = rows.at(-1)?.quarantine_id ?? null;
       const left = await countLeft(transaction, organizationId, { ...query, after: last });
-      const stored = rows.length - refused.length;
+      // Nothing was tried, or another one who asked at the same time has done it all.
+      if (stored + refused.length === 0) return { stored, refused, last, left };
       const subject = query.one === null ? 'quarantine' : `quarantine/${query.one}`;
       const { one: _, after: _after, limit: _limit, ...filter } = query;
       await this.#parts.writeAudit(transaction.orm, {
@@ -96,7 +99,8 @@ export class Reinjection {
 
   /** Resolves when the fate of all is committed. */
   async #feed(organizationId: number, rows: readonly ReinjectionRow[]): Promise<Attempt[]> {
-    const { ingest, ageMaxMs, timeoutMs } = this.#parts;
+    const { ingest, ageMaxMs, keptMs, timeoutMs } = this.#parts;
+    const notBeforeMicros = (Date.now() - (await keptMs(organizationId))) * 1000;
     const lanes = new Map<number, Lane>();
     const waiting: Promise<void>[] = [];
     const run = new FeedRun();
@@ -111,11 +115,12 @@ export class Reinjection {
       const attempts: Attempt[] = [];
       for (const row of rows) {
         if (run.isOver) break;
-        const attempt: Attempt = { row, refusal: topicRefusal(row) };
+        const isTooOld = row.received_micros < notBeforeMicros;
+        const attempt: Attempt = { row, refusal: isTooOld ? TOO_OLD : topicRefusal(row) };
         attempts.push(attempt);
         if (attempt.refusal !== null) continue;
         let lane = lanes.get(row.device_id);
-        lane ??= ingest.openReplay(organizationId, row.device_id, { ageMaxMs });
+        lane ??= ingest.openReplay(organizationId, row.device_id, { ageMaxMs, notBeforeMicros });
         lanes.set(row.device_id, lane);
         const { publication, ended } = publicationOf(attempt, lane, run);
         waiting.push(ended);
@@ -223,5 +228,6 @@ function publicationOf(
   return { publication, ended };
 }
 
+const TOO_OLD = { code: 'too_old', detail: 'it came longer ago than readings are kept' };
 const NOTHING = { code: 'not_stored', detail: 'nothing of it could be stored' };
 const APART = { code: 'device_quarantined', detail: 'the device is in quarantine' };

@@ -9,14 +9,17 @@ export interface LiveWayIn {
   accept(lane: Lane, publication: Publication): boolean;
 }
 
+/** Which samples of what is fed in again are refused as `too_old`; as the live ones when left out. */
+export interface ReplayOptions {
+  /** Those that were older when they were received. */
+  readonly ageMaxMs?: number;
+  /** Those from before it. Microseconds since 1970. */
+  readonly notBeforeMicros?: number;
+}
+
 /** The way in of what is stored somewhere already: without rates, and never through the spool. */
 export interface ReplayWayIn {
-  /** @param options `ageMaxMs`: older samples are refused as `too_old`. */
-  openReplay(
-    organizationId: number,
-    deviceId: number,
-    options?: { readonly ageMaxMs?: number },
-  ): Lane;
+  openReplay(organizationId: number, deviceId: number, options?: ReplayOptions): Lane;
   closeReplay(lane: Lane): void;
   /**
    * @param receipt how it was received the first time; null for now.

@@ -101,8 +101,6 @@ export class SpoolDrain {
     }
     for (const lane of this.#lanes.values()) this.#parts.lanes.release(lane);
     this.#lanes.clear();
-    // So that the next drain looks at what the database has by then.
-    this.#parts.lanes.forgetEmpty();
     this.#progress.clear();
     this.#isRunning = false;
     if (!this.#isStopped) log.info('spool drained');

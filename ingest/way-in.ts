@@ -7,7 +7,8 @@ import { LaneStore, type PendingSequence, type Rates } from './lane-store.ts';
 import type { MetricCatalog } from './metric-catalog.ts';
 import type { MetricUnits } from './metric-units.ts';
 import type { IngestMetrics } from './metrics.ts';
-import { Pipeline, type PipelineLimits } from './pipeline.ts';
+import type { PipelineLimits } from './pipeline-parts.ts';
+import { Pipeline } from './pipeline.ts';
 import { ReadingStore } from './reading-store.ts';
 import type { BatchSpool, WriterLimits } from './writer-limits.ts';
 
@@ -33,6 +34,7 @@ export interface WayInParts {
   readonly now: () => number;
   /** See {@link LaneStore}: another one for each way in. */
   readonly residueOffset: number;
+  readonly isReplay: boolean;
   readonly log: Logger;
   readonly spool?: BatchSpool | null;
   readonly pendingSequences?: (deviceId: number) => readonly PendingSequence[];
@@ -61,9 +63,9 @@ export function createWayIn(parts: WayInParts): WayIn {
     spool = null,
   } = parts;
   const { rates } = limits;
-  const { residueOffset, pendingSequences } = parts;
+  const { residueOffset, isReplay, pendingSequences } = parts;
   const { pool } = database;
-  const lanes = new LaneStore({ pool, catalog, rates, residueOffset, pendingSequences });
+  const lanes = new LaneStore({ pool, catalog, rates, residueOffset, isReplay, pendingSequences });
   const store = new ReadingStore({
     url: database.url,
     hypertables: database.capabilities.hypertables,

@@ -82,7 +82,9 @@ function storeRoute({ intake, devices, packetBytesMax }: IngestRoutesDeps): Rout
     role: 'admin',
     tag: 'ingest',
     summary: 'Readings of a device, as old as they are kept; 200 means committed',
-    description: `${FORMS} No rates apply, and subscribers are not told.
+    description: `${FORMS} No rates apply, and subscribers are not told. Give every sample its
+\`ts\`: without one it is dated to now, and stored again with each repetition. A \`ts\` before 2020 or
+in the future is answered with 422 \`REQUEST_INVALID\`, and nothing is stored.
 ${PROBLEMS}`,
     params: deviceParams,
     input: 'bytes',
@@ -115,8 +117,10 @@ function answerTo(outcome: HttpOutcome): Answer {
       return { status: 200, body: { stored: true, time: new Date().toISOString() } };
     case 'quarantined':
       throw new MessageRefusedError(outcome.code, outcome.detail);
+    case 'refused':
+      throw new RequestInvalidError([outcome.detail], 422);
     case 'rate':
-      throw new MessageRateError(outcome.detail);
+      throw new MessageRateError(`the message was not taken: ${outcome.detail}`);
     case 'unavailable':
       throw new MessageNotStoredError(outcome.detail);
   }

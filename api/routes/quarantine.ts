@@ -173,7 +173,8 @@ function reinjectOneRoute({ reinjection }: QuarantineRoutesDeps): Route {
 
 const REINJECTION = `What is stored leaves quarantine after its COMMIT; what is refused again stays, once,
 with the new reason. Readings get the times that they would have got at first, so that a message that is
-sent again twice is stored once. They may be up to IMPORT_AGE_MAX_D old. Subscribers are not told.
+sent again twice is stored once. They may be as old as the organization keeps readings, and up to
+IMPORT_AGE_MAX_D. Subscribers are not told.
 Messages of a device that is in quarantine as a whole stay.`;
 
 function reinjectManyRoute({ reinjection, devices }: QuarantineRoutesDeps): Route {

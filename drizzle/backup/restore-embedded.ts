@@ -17,6 +17,10 @@ export interface EmbeddedRestoreOptions extends ReadOptions {
   /** Whether a database that is there already may be moved aside. */
   readonly replace: boolean;
   readonly log: Logger;
+  /** Called when nobody else uses the data folder, before anything is done. An error ends the restore. */
+  readonly onLocked?: () => Promise<void>;
+  /** Called when all is restored, before it takes its place. An error ends the restore. */
+  readonly onRestored?: () => Promise<void>;
 }
 
 /** What was restored, and where the database is that was there before. */
@@ -36,7 +40,7 @@ const UNFINISHED = 'restore.unfinished-';
 export async function restoreEmbedded(
   options: EmbeddedRestoreOptions,
 ): Promise<EmbeddedRestoreReport> {
-  const { dataDir, replace, file } = options;
+  const { dataDir, replace, file, onLocked, onRestored } = options;
   // Before anything is made for it.
   if (!(await exists(file)))
     throw new FileUnusableError('the backup', file, 'there is no such file');
@@ -48,12 +52,14 @@ export async function restoreEmbedded(
         `${clusterFolder(dataDir)} has a database: set DATA_DIR to a new folder, or say --replace-database to have it moved aside`,
       );
     }
+    await onLocked?.();
     // It would hold the port of the connection string.
     if (isThere) await stopLeftServer(clusterFolder(dataDir));
     await removeUnfinished(dataDir);
     const scratch = await makeScratch(dataDir);
     try {
       const report = await fill(scratch, options);
+      await onRestored?.();
       return { ...report, replacedFolder: await takeItsPlace(dataDir, scratch) };
     } finally {
       await rm(scratch, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });

@@ -5,7 +5,7 @@ import { ALL_DEVICES, forgetSkips, makeSpans, type DeviceSpan, type Skip } from 
 import { isoTime, type Watermarks } from './watermarks.ts';
 
 /** Notes that one call looks at. */
-const NOTES_MAX = 20_000;
+const NOTES_MAX = 100_000;
 /** Longest window of one refresh after late rows, and how many windows one call refreshes. */
 const WINDOW_MS_MAX = DAY_MS;
 const WINDOWS_AT_ONCE = 24;

@@ -45,7 +45,7 @@ function rollupStatement(level: Level, { from, start, end, where }: Outer): stri
   const time = below === undefined ? 'source.time' : 'source.bucket';
   const bucket = `date_bin('${level.widthMs} milliseconds', ${time}, ${ORIGIN})`;
   return `
-    INSERT INTO ${level.table} (${COLUMNS})
+    INSERT INTO ${level.table} AS old (${COLUMNS})
     SELECT series.device_id, series.metric_id, made.*
     FROM ${from}
     CROSS JOIN LATERAL (
@@ -59,8 +59,13 @@ function rollupStatement(level: Level, { from, start, end, where }: Outer): stri
     ${where}
     ON CONFLICT (device_id, metric_id, bucket) DO UPDATE SET count = excluded.count,
       sum = excluded.sum, min = excluded.min, max = excluded.max, first = excluded.first,
-      last = excluded.last`;
+      last = excluded.last
+    ${IF_CHANGED}`;
 }
+
+/** A late row changes a minute or two of an hour: the others are not written again. */
+const IF_CHANGED = `WHERE (old.count, old.sum, old.min, old.max, old.first, old.last) IS DISTINCT FROM
+      (excluded.count, excluded.sum, excluded.min, excluded.max, excluded.first, excluded.last)`;
 
 /** As in the views. What is stored by other means than ours may be any double, NaN too. */
 const SUMMABLE = `AND source.value BETWEEN '${-VALUE_MAX}'::float8 AND '${VALUE_MAX}'::float8`;

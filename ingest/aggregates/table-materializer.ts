@@ -7,9 +7,19 @@ import { isoTime, type Watermarks } from './watermarks.ts';
 
 /** Devices of one statement, so that it stays short however many there are. */
 const DEVICES_AT_ONCE = 2000;
-/** Notes that one transaction looks at, and hours of a device that it makes anew. */
+/** Notes that one transaction looks at, and notes that it takes. */
 const NOTES_MAX = 20_000;
-const HOURS_AT_ONCE = 200;
+const TAKEN_MAX = 200_000;
+/**
+ * Hours of a device that one transaction makes anew: the most, at first, the least. All notes are gone
+ * through for them, and an hour may hold 200 000 readings or one: more are made when it took less than
+ * the first time, fewer beyond the second, in ms.
+ */
+const HOURS_MAX = 2000;
+const HOURS_AT_FIRST = 200;
+const HOURS_MIN = 4;
+const SHORT_MS = 500;
+const LONG_MS = 3000;
 
 interface DirtyRow {
   device_id: number;
@@ -22,6 +32,7 @@ interface DirtyRow {
 export class TableMaterializer implements Materializer {
   readonly #partitions = new Set<string>();
   readonly #onSkip: (skip: Skip) => void;
+  #hoursAtOnce = HOURS_AT_FIRST;
 
   /** @param onSkip told of each hour of a device that is left out. */
   constructor(onSkip: (skip: Skip) => void) {
@@ -65,8 +76,13 @@ export class TableMaterializer implements Materializer {
     watermarks: Watermarks,
     { cuts, lastId }: DirtyBounds,
   ): Promise<number> {
+    const startedAt = performance.now();
+    const hours = this.#hoursAtOnce;
+    // Stands when this fails: it may have been too much for one statement.
+    this.#hoursAtOnce = Math.max(Math.ceil(hours / 4), HOURS_MIN);
     await client.query('BEGIN');
-    const { rows } = await client.query<DirtyRow>(TAKE_DIRTY, [lastId, NOTES_MAX, HOURS_AT_ONCE]);
+    const bounds = [lastId, NOTES_MAX, hours, TAKEN_MAX];
+    const { rows } = await client.query<DirtyRow>(TAKE_DIRTY, bounds);
     const spans = rows
       .map(({ device_id, organization_id, hour_ms }) => ({
         deviceId: device_id,
@@ -80,6 +96,7 @@ export class TableMaterializer implements Materializer {
       await this.#materializeSpans(client, level, cutAt(watermarks[level.name], spansOfLevel));
     }
     await client.query('COMMIT');
+    this.#hoursAtOnce = nextHours(hours, performance.now() - startedAt);
     return rows.reduce((sum, { notes }) => sum + notes, 0);
   }
 
@@ -134,7 +151,10 @@ export class TableMaterializer implements Materializer {
   }
 }
 
-/** All notes of some hours: those of the oldest notes. */
+/**
+ * Takes the notes of some hours: those of the oldest notes. Of an hour with more than the bound some are
+ * left, and it is made once more. Notes are never updated, so that a ctid stands for one of them.
+ */
 const TAKE_DIRTY = `
   WITH picked AS (
     SELECT DISTINCT device_id, hour
@@ -142,14 +162,20 @@ const TAKE_DIRTY = `
           ORDER BY dirty_range_id LIMIT $2) AS oldest
     LIMIT $3
   ), taken AS (
-    DELETE FROM dirty_range USING picked
-    WHERE dirty_range.device_id = picked.device_id AND dirty_range.hour = picked.hour
+    DELETE FROM dirty_range
+    WHERE ctid = ANY (ARRAY (
+      SELECT dirty_range.ctid FROM dirty_range JOIN picked USING (device_id, hour) LIMIT $4))
     RETURNING dirty_range.device_id, dirty_range.hour
   )
   SELECT taken.device_id, device.organization_id, count(*)::int4 AS notes,
          (extract(epoch FROM taken.hour) * 1000)::float8 AS hour_ms
   FROM taken LEFT JOIN device ON device.device_id = taken.device_id
   GROUP BY taken.device_id, device.organization_id, taken.hour`;
+
+function nextHours(hours: number, tookMs: number): number {
+  if (tookMs < SHORT_MS) return Math.min(hours * 2, HOURS_MAX);
+  return tookMs > LONG_MS ? Math.max(Math.ceil(hours / 2), HOURS_MIN) : hours;
+}
 
 function spansQuery(level: Level, spans: readonly DeviceSpan[]): [string, unknown[]] {
   const values = [

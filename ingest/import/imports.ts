@@ -88,6 +88,7 @@ export interface ImportsParts {
 
 /** Lines that are read in one turn of the event loop: under 2 ms. */
 const SLICE_LINES = 256;
+const BUSY = 'the organization is importing a file already; wait for its end';
 
 /** The imports of all organizations: one at a time for each, and a bounded number in all. */
 export class Imports {
@@ -115,7 +116,7 @@ export class Imports {
     const { organizationId, bodyBytes } = request;
     const { runsMax, bytesMax, idleMs } = this.#parts.limits;
     if (this.#isStopped) throw new ImportInterruptedError('the program is shutting down');
-    if (this.#running.has(organizationId)) throw new ImportBusyError();
+    if (this.#running.has(organizationId)) throw new ImportBusyError(BUSY);
     if (this.#running.size >= runsMax) throw new ImportLimitError(runsMax);
     if ((bodyBytes ?? 0) > bytesMax) throw tooLarge(bytesMax);
     this.#running.set(organizationId, null);

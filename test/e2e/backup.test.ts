@@ -14,7 +14,9 @@ import {
   type Program,
 } from '../../bench/program.ts';
 import { makeScratchFolder, type ScratchFolder } from '../../bench/scratch-folder.ts';
+import { waitingBytes } from '../../ingest/spool/waiting-bytes.ts';
 import { connectDevice } from '../support/app.ts';
+import { appendAll, openTestSpool, spoolRecords } from '../support/spool.ts';
 
 const ENVIRONMENT = {
   MQTT_PORT: '0',
@@ -178,5 +180,40 @@ describe('backup and restore', { timeout: 120_000 }, () => {
     const again = await start(folder.dataDir);
     expect(again.credentials.deviceKey).toBe(program.credentials.deviceKey);
     expect(await readings(folder.dataDir)).toHaveLength(1);
+  });
+
+  it('does not leave messages to a restored database that wait for another, and sets them aside when told to', async () => {
+    await (await start(folder.dataDir)).stop();
+    const file = join(folder.path, 'early.backup');
+    const at = ['--data-dir', folder.dataDir] as const;
+    await runCommand('backup', '--to', file, ...at);
+    const spoolPath = join(folder.dataDir, 'spool');
+    expect(await waitingBytes(spoolPath)).toBe(0);
+    // Device 7 is of the database that is there; the backup has none of this number.
+    const spool = await openTestSpool(spoolPath);
+    await appendAll(spool, spoolRecords(1, 3));
+    await spool.close();
+    const bytes = await waitingBytes(spoolPath);
+    expect(bytes).toBeGreaterThan(0);
+
+    const { stderr } = await runCommand('backup', '--to', join(folder.path, 'b'), ...at);
+    expect(stderr).toContain(`warning: ${bytes} bytes of acknowledged messages waited in`);
+    const restore = ['--from', file, ...at, '--replace-database'] as const;
+    await expect(runCommand('restore', ...restore)).rejects.toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/RESTORE_REFUSED.*--set-spool-aside/),
+    });
+    expect(await waitingBytes(spoolPath)).toBe(bytes);
+    const asideOf = async (name: string): Promise<string[]> =>
+      (await readdir(folder.dataDir)).filter((entry) => entry.startsWith(`${name}.replaced-`));
+    expect(await asideOf('postgres')).toEqual([]);
+
+    const { stdout } = await runCommand('restore', ...restore, '--set-spool-aside');
+    const [aside = ''] = await asideOf('spool');
+    expect(stdout).toContain(aside);
+    expect(await waitingBytes(join(folder.dataDir, aside))).toBe(bytes);
+    expect(await waitingBytes(spoolPath)).toBe(0);
+    await (await start(folder.dataDir)).stop();
+    expect(await asideOf('spool')).toEqual([aside]);
   });
 });

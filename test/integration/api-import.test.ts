@@ -249,7 +249,7 @@ describe('an import that is cut off', () => {
   });
 
   it('has both of its ends in the audit trail, with who sent it and what came of it', async () => {
-    const [, actor = ''] = t.acme.adminKey.split('_');
+    const keyId = t.acme.adminKey.split('_')[1]?.slice(0, 8);
     const trail = async (source: string): Promise<unknown[]> =>
       (
         await t.test.database.pool.query(
@@ -277,13 +277,11 @@ describe('an import that is cut off', () => {
     expect((await trail('trail')).slice(1)).toEqual([
       {
         ...own,
-        actor: expect.stringContaining(actor.slice(0, 8)),
+        actor: keyId,
         subject,
         change: { ...change, byteOffset: file.length },
       },
     ]);
-    // A file that is larger than allowed was stored in part as well.
-    expect(await trail('none')).toEqual([]);
   });
 
   it('is another one when the name, the format or the beginning differs', async () => {

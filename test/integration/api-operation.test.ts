@@ -14,8 +14,8 @@ import { loadConfig } from '../../config.ts';
 import { createCompleteness } from '../../ingest/completeness.ts';
 import { Imports } from '../../ingest/import/imports.ts';
 import { createQuarantine } from '../../ingest/quarantine.ts';
-import { importLimits } from '../../web.ts';
 import { createReinjection } from '../../quarantine-joints.ts';
+import { importLimits } from '../../web.ts';
 import { writeAudit } from '../../registry/audit.ts';
 import { createRegistry } from '../../registry/registry.ts';
 import { createTestApi, type TestApi, NO_GUARD } from '../support/api.ts';
@@ -49,11 +49,16 @@ async function createApiWithoutDatabase(replaced: Partial<ApiDeps> = {}): Promis
     occurrences: createOccurrences(database),
     completeness: createCompleteness(database),
     quarantine: createQuarantine(database, writeAudit),
-    reinjection: createReinjection(loadConfig({}), { database, ingest: t.ingest }),
+    reinjection: createReinjection(loadConfig({}), {
+      database,
+      ingest: t.ingest,
+      keptMs: async () => 86_400_000,
+    }),
     intake: t.intake,
     imports: new Imports({
       database,
       ingest: t.ingest,
+      writeAudit,
       limits: importLimits(loadConfig({})),
       ageMaxMs: async () => 86_400_000,
       registry: metricsRegistry,

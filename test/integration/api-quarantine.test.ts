@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Channel, Publication } from '../../ingest/message.ts';
 import { pruneQuarantine, QuarantineMetrics } from '../../ingest/quarantine-pruning.ts';
@@ -65,6 +66,8 @@ async function auditActions(): Promise<string[]> {
   return rows.map((row) => row.action);
 }
 
+const isOld = ({ time }: { time: string }): boolean =>
+  Date.parse(time) < Date.now() - 30 * 86_400_000;
 const REINJECT = '/api/v1/quarantine/reinject';
 
 describe('a message in quarantine', () => {
@@ -239,6 +242,67 @@ describe('a message in quarantine', () => {
     expect(await readingsOf(slug)).toMatchObject([{ value: 666 }]);
   });
 
+  it('is not stored when readings of its time are deleted already', async () => {
+    const { slug, deviceId } = await createDevice();
+    const daysAgo = (days: number): number => Date.now() - days * 86_400_000;
+    await publish(deviceId, `{"ts":${daysAgo(31)},"temp":1}`);
+    await publish(deviceId, '{temp:2}');
+    const { pool } = t.test.database;
+    await pool.query(
+      `UPDATE quarantine SET received_at = now() - interval '40 days', payload = '{"temp":2}'
+       WHERE device_id = $1 AND code = 'bad_json'`,
+      [deviceId],
+    );
+    await publish(deviceId, '{temp:3}');
+    await pool.query(
+      `UPDATE quarantine SET received_at = now() - interval '20 days',
+              payload = convert_to($2, 'UTF8') WHERE device_id = $1 AND code = 'bad_json'
+         AND received_at > now() - interval '1 hour'`,
+      [deviceId, `[{"ts":${daysAgo(35)},"temp":3},{"ts":${daysAgo(25)},"temp":4}]`],
+    );
+    const { body } = await t.send('POST', REINJECT, { device: slug });
+    expect(body).toMatchObject({ stored: 0, left: 0 });
+    expect(body.refused.map(({ code }: { code: string }) => code)).toEqual(
+      Array(3).fill('too_old'),
+    );
+    expect(await listOf(slug)).toHaveLength(3);
+    expect((await readingsOf(slug)).filter(isOld)).toEqual([]);
+  });
+
+  it('that two send again at once is counted and audited once', async () => {
+    const { slug, deviceId } = await createDevice();
+    await publish(deviceId, '{temp:21}');
+    const [{ quarantineId }] = await listOf(slug);
+    const path = `/api/v1/quarantine/${quarantineId}`;
+    const { revision } = (await t.send('GET', path)).body;
+    await t.send('PATCH', path, { revision, payload: '{"temp":1}' });
+    const before = (await auditActions()).length;
+    const { pool } = t.test.database;
+    const client = await pool.connect();
+    // Both have read the row before either takes it out.
+    await client.query('BEGIN; LOCK TABLE reading IN ACCESS EXCLUSIVE MODE');
+    const both = [1, 2].map(() => t.send('POST', `${path}/reinject`));
+    await delay(300);
+    await client.query('ROLLBACK');
+    client.release();
+    const answers = await Promise.all(both);
+    expect(answers.map(({ status }) => status)).toEqual([200, 200]);
+    expect(answers.map(({ body }) => body.stored).toSorted()).toEqual([0, 1]);
+    expect((await auditActions()).length).toBe(before + 1);
+  });
+
+  it('is sent again by a request that says JSON and has no body', async () => {
+    const { slug, deviceId } = await createDevice();
+    await publish(deviceId, '{temp:21}');
+    const [{ quarantineId }] = await listOf(slug);
+    const sent = await t.send('POST', `/api/v1/quarantine/${quarantineId}/reinject`, '');
+    expect(sent).toMatchObject({ status: 200, body: { stored: 0 } });
+    // Where a body is needed its schema says what is missing.
+    const none = await t.send('POST', '/api/v1/devices', '');
+    expect(none).toMatchObject({ status: 400, body: { code: 'REQUEST_INVALID' } });
+    expect(none.body.errors[0]).toMatch(/^body/);
+  });
+
   it('that somebody edits while it is stored stays', async () => {
     const { slug, deviceId } = await createDevice();
     await publish(deviceId, '{temp:21}');
@@ -262,6 +326,7 @@ describe('a message in quarantine', () => {
       },
       writeAudit,
       ageMaxMs: 1e9,
+      keptMs: async () => 1e9,
       timeoutMs: 5000,
     });
     const query = {
@@ -289,6 +354,7 @@ describe('a message in quarantine', () => {
       },
       writeAudit,
       ageMaxMs: 1e9,
+      keptMs: async () => 1e9,
       timeoutMs: 50,
     });
     const [{ quarantineId }] = await listOf(slug);

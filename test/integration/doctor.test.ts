@@ -75,6 +75,15 @@ describe('the doctor', () => {
     expect(text).toContain('PROBLEM: aggregates are');
   });
 
+  it('finds hours that are not in the aggregates', async () => {
+    const { text } = await diagnoseAfter(
+      `INSERT INTO aggregate_skip VALUES ('1h', 1, '2026-01-01T00:00Z', 'value out of range', now())`,
+      'DELETE FROM aggregate_skip',
+    );
+    expect(text).toContain('PROBLEM: 1 hours of devices are not in the aggregates');
+    expect(text).toContain('device_id 1, 2026-01-01 00:00:00+00: value out of range');
+  });
+
   it('finds a job that does not come through', async () => {
     const { text } = await diagnoseAfter(
       `INSERT INTO aggregate_job VALUES ('retention', now() - interval '3 days')`,

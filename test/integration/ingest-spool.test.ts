@@ -39,7 +39,7 @@ const log = pino({ level: 'silent' });
 
 let testDatabase: TestDatabase;
 let organizationId: number;
-let lastDeviceId = 0;
+let lastDevice = 0;
 const running: (() => Promise<void>)[] = [];
 const folders: string[] = [];
 
@@ -127,7 +127,14 @@ async function rowsOf(deviceId: number): Promise<Record<string, unknown>> {
   return rows[0] ?? {};
 }
 
-const newDevice = (): number => (lastDeviceId += 1);
+async function newDevice(): Promise<number> {
+  lastDevice += 1;
+  const { rows } = await testDatabase.database.pool.query<{ device_id: number }>(
+    `INSERT INTO device (organization_id, slug, display_name) VALUES ($1, $2, $2) RETURNING device_id`,
+    [organizationId, `device-${lastDevice}`],
+  );
+  return rows[0]?.device_id ?? 0;
+}
 
 /** One message of every kind, some of them of a device that was never looked up. */
 async function sendEveryKind(program: Running, lane: Lane): Promise<void> {
@@ -147,7 +154,7 @@ async function sendEveryKind(program: Running, lane: Lane): Promise<void> {
 describe('while the database is away', () => {
   it('messages are acknowledged from the spool, and stored once when it is back (D-04)', async () => {
     const program = await startIngest(await makeFolder());
-    const [known, unknown] = [newDevice(), newDevice()];
+    const [known, unknown] = [await newDevice(), await newDevice()];
     const lane = program.ingest.openLane(organizationId, known);
     program.ingest.setBoot(lane, 7);
     await send(program, lane, '{"seq":1,"temp":0.5}');
@@ -175,7 +182,7 @@ describe('while the database is away', () => {
   it('a copy told by its seq is none after a restart either, drained or not (D-14)', async () => {
     const folder = await makeFolder();
     const before = await startIngest(folder);
-    const deviceId = newDevice();
+    const deviceId = await newDevice();
     const lane = before.ingest.openLane(organizationId, deviceId);
     before.ingest.setBoot(lane, 7);
     await send(before, lane, '{"seq":0,"temp":0}');
@@ -202,7 +209,7 @@ describe('while the database is away', () => {
   it('what is drained twice is stored once (D-01)', async () => {
     const folder = await makeFolder();
     const first = await startIngest(folder);
-    const deviceId = newDevice();
+    const deviceId = await newDevice();
     const lane = first.ingest.openLane(organizationId, deviceId);
     await send(first, lane, '{"temp":9}');
     await allowConnections(false);
@@ -221,8 +228,8 @@ describe('while the database is away', () => {
 
   it('a hello need not wait, also when all that comes is of devices that cannot be looked up', async () => {
     const program = await startIngest(await makeFolder());
+    const lane = program.ingest.openLane(organizationId, await newDevice());
     await allowConnections(false);
-    const lane = program.ingest.openLane(organizationId, newDevice());
     await send(program, lane, '{"seq":1,"temp":1}');
     expect(program.ingest.isSpooling).toBe(true);
     await allowConnections(true);
@@ -232,7 +239,7 @@ describe('while the database is away', () => {
 
   it('a copy told by its seq is acknowledged and not spooled, with a boot and without (D-14)', async () => {
     const program = await startIngest(await makeFolder());
-    const deviceId = newDevice();
+    const deviceId = await newDevice();
     const lane = program.ingest.openLane(organizationId, deviceId);
     await send(program, lane, '{"seq":1,"temp":1}');
     await allowConnections(false);
@@ -248,7 +255,7 @@ describe('while the database is away', () => {
 
   it('what a device in quarantine sends is kept apart, whatever becomes of it before the drain', async () => {
     const program = await startIngest(await makeFolder());
-    const [known, unknown] = [newDevice(), newDevice()];
+    const [known, unknown] = [await newDevice(), await newDevice()];
     const lane = program.ingest.openLane(organizationId, known);
     await send(program, lane, '{"temp":1}');
     for (const deviceId of [known, unknown]) program.ingest.setQuarantined(deviceId, true);
@@ -262,13 +269,32 @@ describe('while the database is away', () => {
     expect(await rowsOf(known)).toMatchObject({ readings: [1], quarantine: 1 });
     expect(await rowsOf(unknown)).toMatchObject({ readings: null, quarantine: 1 });
   });
+
+  it('what came of a device is not stored once that is deleted, and the spool goes on', async () => {
+    const folder = await makeFolder();
+    const before = await startIngest(folder);
+    const [kept, deleted] = [await newDevice(), await newDevice()];
+    await allowConnections(false);
+    for (const deviceId of [deleted, kept]) {
+      await send(before, before.ingest.openLane(organizationId, deviceId), '{"temp":3}');
+    }
+    await Promise.all(running.splice(0).map((stop) => stop()));
+    await allowConnections(true);
+    const { pool } = testDatabase.database;
+    await pool.query('DELETE FROM device WHERE device_id = $1', [deleted]);
+    const after = await startIngest(folder);
+    await drained(after);
+    expect((await rowsOf(kept))['readings']).toEqual([3]);
+    expect(await rowsOf(deleted)).toMatchObject({ readings: null, quarantine: 0 });
+    expect(await expectLedger(after)).toMatchObject({ received: 2, committed: 1, rejected: 1 });
+  });
 });
 
 describe('a device that is looked up late', () => {
   it('has the numbers that were spooled meanwhile (D-14)', async () => {
     const program = await startIngest(await makeFolder());
-    const deviceId = newDevice();
-    await send(program, program.ingest.openLane(organizationId, newDevice()), '{"temp":1}');
+    const deviceId = await newDevice();
+    await send(program, program.ingest.openLane(organizationId, await newDevice()), '{"temp":1}');
     const locker = new pg.Client({ connectionString: testDatabase.url });
     await locker.connect();
     const numbers = [1, 2, 3];

@@ -102,9 +102,10 @@ export async function createTestApi(options: TestApiOptions = {}): Promise<TestA
     ingest,
     subscribers: { isWanted: () => false, publish: () => null },
     timeoutMs: config.HTTP_INGEST_TIMEOUT_S * 1000,
+    aheadMaxMs: config.READING_AHEAD_MAX_S * 1000,
     ageMaxMs,
   });
-  const reinjection = createReinjection(config, { database, ingest });
+  const reinjection = createReinjection(config, { database, ingest, keptMs: ageMaxMs });
   await watchQuarantine({ registry, ingest, log: silent });
   const api = await createApi({
     log: pino({ level: 'debug' }, { write: (line: string) => void logged.push(line) }),

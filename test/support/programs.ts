@@ -15,6 +15,7 @@ export function hasProgram(program: string, leftOut: string): boolean {
 export async function run(
   program: string,
   args: readonly string[],
+  timeoutMs = 30_000,
 ): Promise<{ stdout: string; stderr: string }> {
-  return promisify(execFile)(program, [...args], { timeout: 30_000 });
+  return promisify(execFile)(program, [...args], { timeout: timeoutMs });
 }
