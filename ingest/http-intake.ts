@@ -137,8 +137,7 @@ function findClockFault({ channel, payload }: HttpMessage, latestMicros: number)
   const decoded = channel === 'data' ? decodeData(payload) : decodeSenml(payload);
   if (decoded instanceof Refusal) return null;
   const isWrong = decoded.samples.some(
-    ({ tsMicros }) =>
-      tsMicros !== null && (tsMicros < CLOCK_SET_MICROS || tsMicros > latestMicros),
+    ({ tsMicros }) => tsMicros !== null && (tsMicros < CLOCK_SET_MICROS || tsMicros > latestMicros),
   );
   return isWrong ? 'ts: must be after 2020 and not in the future; nothing was stored' : null;
 }

@@ -229,6 +229,31 @@ describe('completeness by number', () => {
     );
   });
 
+  it('is worked out one at a time for an organization, so that all others go on', async () => {
+    const { slug } = await createDevice();
+    const client = await t.test.database.pool.connect();
+    await client.query('BEGIN; LOCK TABLE reading IN ACCESS EXCLUSIVE MODE');
+    try {
+      const path = `/api/v1/devices/${slug}/completeness`;
+      const answers = Array.from({ length: 20 }, () => t.send('GET', path));
+      const startedAt = performance.now();
+      const other = await t.send('GET', '/api/v1/devices', undefined, t.other.adminKey);
+      expect(other.status).toBe(200);
+      expect(performance.now() - startedAt).toBeLessThan(1000);
+      const refused = await Promise.race(answers);
+      expect(refused).toMatchObject({ status: 429, body: { code: 'QUESTIONS_BUSY' } });
+      expect(refused.headers.get('retry-after')).toBe('5');
+      await client.query('ROLLBACK');
+      const codes = (await Promise.all(answers)).map(({ status }) => status);
+      expect(codes.filter((status) => status === 200).length).toBeGreaterThan(0);
+      expect(codes.filter((status) => status === 429).length).toBeGreaterThan(10);
+      expect((await t.send('GET', path)).status).toBe(200);
+    } finally {
+      await client.query('ROLLBACK');
+      client.release();
+    }
+  });
+
   it('is kept of the newest boots of a device', async () => {
     const { deviceId } = await createDevice();
     const { pool } = t.test.database;

@@ -239,6 +239,30 @@ describe('POST /api/v1/devices/{device}/readings', () => {
     expect(rows.length).toBeGreaterThan(0);
   });
 
+  it('refuses a time that cannot be right, where a board would be given the time of receipt', async () => {
+    const path = '/api/v1/devices/boiler/readings';
+    const key = t.acme.adminKey;
+    const senml = { path, key, type: 'application/senml+json' };
+    for (const ts of [1, 1_500_000_000_000, Date.now() + 3_600_000]) {
+      const good = { ts: Date.now() - 1000, wrong: 1 };
+      for (const answer of [
+        await post(JSON.stringify([good, { ts, wrong: 2 }]), { path, key }),
+        await post(JSON.stringify([{ n: 'wrong', t: ts < 1000 ? 1.4e9 : ts / 1000, v: 1 }]), senml),
+      ]) {
+        expect(answer, String(ts)).toMatchObject({
+          status: 422,
+          body: { code: 'REQUEST_INVALID' },
+        });
+        expect(answer.body.detail).toContain('nothing was stored');
+      }
+    }
+    expect(await readings('boiler', '&metric=wrong')).toEqual([]);
+    const { body } = await t.send('GET', '/api/v1/quarantine?device=boiler');
+    expect(JSON.stringify(body)).not.toContain('wrong');
+    // A board is believed that it measured something, and told what time it is.
+    expect((await post('{"ts":1,"unset":1}')).status).toBe(200);
+  });
+
   it('asks for an admin of the organization, and for the device', async () => {
     const path = '/api/v1/devices/boiler/readings';
     expect((await post('{"a":1}', { path })).status).toBe(401);
@@ -277,6 +301,7 @@ describe('the way in of HTTP', () => {
         },
       },
       timeoutMs: 10_000,
+      aheadMaxMs: 300_000,
       ageMaxMs: async () => 1,
     });
     const device = { organizationId: 1, organization: 'acme', deviceId: 1, device: 'x' };
