@@ -215,10 +215,11 @@ function checkIngest(ingest: Ingest): HealthCheck {
 function checkSpool(ingest: Ingest): HealthCheck {
   const { pendingMessages = 0, pace = null } = ingest.drainState ?? {};
   if (pendingMessages === 0) return { name: 'spool', isOk: true };
-  const rate = pace === null ? '' : `, ${Math.round(pace.messagesPerSecond)} a second`;
+  const perSecond = pace?.messagesPerSecond ?? 0;
+  const rate = perSecond === 0 ? '' : `, ${perSecond.toFixed(perSecond < 10 ? 1 : 0)} a second`;
   const left = pace?.secondsToGo ?? null;
   const toGo = left === null ? '' : `, ${Math.ceil(left)} s to go`;
-  return { name: 'spool', isOk: true, detail: `${pendingMessages} messages wait${rate}${toGo}` };
+  return { name: 'spool', isOk: true, detail: `waiting: ${pendingMessages}${rate}${toGo}` };
 }
 
 /** Aggregates that are behind are made later: no reason to turn clients away either. */

@@ -9,7 +9,7 @@ import { DataFolderInUseError, reasonOf, ToolFailedError } from '../errors.ts';
 import { createLog } from '../log.ts';
 import { backupLine, backupTable, explainFaults, progressTeller } from './backup-lines.ts';
 import { interruption, runTool, textOption, type OptionTable } from './command-line.ts';
-import { findEmbeddedUrl, withDatabase } from './database-client.ts';
+import { findEmbeddedUrl, givenDatabaseUrl, withDatabase } from './database-client.ts';
 import { spoolFolder } from './left-spool.ts';
 
 const HELP = `Writes a backup of the database to one file, as it is at one moment, while Puback runs or not.
@@ -55,7 +55,7 @@ await runTool(HELP, OPTIONS, async (options) => {
 
 /** The database of DATABASE_URL, the running embedded one, or the embedded one started for this. */
 async function withDatabaseUrl<T>(dataDir: string, work: (url: string) => Promise<T>): Promise<T> {
-  const given = process.env['DATABASE_URL']?.trim() ?? '';
+  const given = givenDatabaseUrl();
   if (given !== '') return work(given);
   // First, because taking the lock would make a folder that is missing.
   await findEmbeddedUrl(dataDir);

@@ -12,9 +12,19 @@ export async function findEmbeddedUrl(dataDir: string): Promise<string> {
   return url;
 }
 
+/**
+ * What DATABASE_URL says; empty when it is not set.
+ * @throws {ToolFailedError} when it is not the URL of a database.
+ */
+export function givenDatabaseUrl(): string {
+  const given = process.env['DATABASE_URL']?.trim() ?? '';
+  if (given === '' || /^postgres(ql)?:\/\//.test(given)) return given;
+  throw new ToolFailedError('DATABASE_URL must start with postgres:// or postgresql://');
+}
+
 /** The database that a program on this data folder uses: DATABASE_URL, or the embedded one. */
 export async function findDatabaseUrl(dataDir: string): Promise<string> {
-  const given = process.env['DATABASE_URL']?.trim() ?? '';
+  const given = givenDatabaseUrl();
   return given === '' ? findEmbeddedUrl(dataDir) : given;
 }
 

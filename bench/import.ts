@@ -107,24 +107,30 @@ async function importFile(
       const offset = byteOffset > HEAD_BYTES ? byteOffset : 0;
       return await sendOnce(client, file, { offset, mayResume, progress, signal });
     } catch (error) {
-      const waitMs = patience.next();
       if (signal.aborted) throw interrupted();
       if (!(error instanceof PassingFailure)) throw error;
-      if (waitMs === null) throw new ToolFailedError(error.message);
       const isBefore = error.isBusy && (await watchRunning(client, file, { progress, signal }));
-      if (!isBefore) {
-        progress.step(`${error.message}: going on in ${waitMs / 1000} s`);
-        progress.end();
-        await delay(waitMs, undefined, { signal }).catch(() => undefined);
-      }
-      if (signal.aborted) throw interrupted();
+      if (!isBefore) await rest(error.message, patience.next(), { progress, signal });
     }
+    if (signal.aborted) throw interrupted();
     known = await client.find(file.source, file.fingerprint).catch((error: unknown) => {
       if (error instanceof PassingFailure) return known;
       throw error;
     });
     mayResume ||= known?.importId !== before;
   }
+}
+
+/** @param waitMs null: it has been waited for long enough. @throws {ToolFailedError} */
+async function rest(
+  fault: string,
+  waitMs: number | null,
+  { progress, signal }: Pick<RunOptions, 'progress' | 'signal'>,
+): Promise<void> {
+  if (waitMs === null) throw new ToolFailedError(fault);
+  progress.step(`${fault}: going on in ${waitMs / 1000} s`);
+  progress.end();
+  await delay(waitMs, undefined, { signal }).catch(() => undefined);
 }
 
 /**

@@ -13,6 +13,7 @@ import {
   type GivenOptions,
   type OptionTable,
 } from './command-line.ts';
+import { givenDatabaseUrl } from './database-client.ts';
 import { LeftSpool } from './left-spool.ts';
 
 const HELP = `Restores a backup into a new embedded database. Puback must not run on the data folder.
@@ -66,7 +67,7 @@ async function restore(
   if (options['check'] === true) {
     return { report: await checkBackup(reading), ending: 'the backup is whole' };
   }
-  const url = process.env['DATABASE_URL']?.trim() ?? '';
+  const url = givenDatabaseUrl();
   const dataDir = textOption(options, 'data-dir', process.env['DATA_DIR'] ?? './data');
   const left = new LeftSpool(dataDir, options['set-spool-aside'] === true);
   if (url !== '') {

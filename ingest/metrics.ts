@@ -138,7 +138,7 @@ export class IngestMetrics {
     );
     count(
       'puback_ingest_missing_values_total',
-      'Values that were null, nan or infinite.',
+      'Values that were null, nan, infinite or beyond 1e290.',
       () => this.missingValues,
     );
     count(

@@ -20,6 +20,15 @@ CREATE TABLE aggregate_job (
   CONSTRAINT aggregate_job_pkey PRIMARY KEY (job)
 );
 --> statement-breakpoint
+-- Before when raw readings were deleted, or are about to be: aggregates of before are all that is left
+-- and are not made anew. Written by the retention before it deletes, never taken back; for jobs alone.
+CREATE TABLE raw_deletion (
+  -- 0: partitions and chunks, of everybody.
+  of_organization int4 NOT NULL,
+  deleted_before timestamptz NOT NULL,
+  CONSTRAINT raw_deletion_pkey PRIMARY KEY (of_organization)
+);
+--> statement-breakpoint
 -- What could not be made, because the database cannot compute with what is stored there. It is left out
 -- for good, so that it holds nothing else up, unless somebody notes it in dirty_range.
 CREATE TABLE aggregate_skip (

@@ -118,7 +118,7 @@ class JobRunner implements Aggregates {
     const { databaseTimeoutMs } = limits;
     const onTaken = (notes: number) => this.#metrics.refreshedRanges.inc(notes);
     const ports = { clock, isStopping, onTaken };
-    const refresh = new Refresh({ materializer, bounds, databaseTimeoutMs, ...ports });
+    const refresh = new Refresh({ materializer, databaseTimeoutMs, ...ports });
     const databaseJobs = new DatabaseJobs(clock);
     this.#work = {
       refresh: (client) => {

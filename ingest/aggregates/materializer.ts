@@ -9,8 +9,8 @@ export interface Span {
 }
 
 /**
- * The time, ms since 1970, before which raw readings may be deleted: the aggregates of before are all
- * that is left and must stay as they are.
+ * The time, ms since 1970, before which raw readings were deleted, or are about to be: the aggregates of
+ * before are all that is left and must stay as they are.
  */
 export interface RawCuts {
   /** Of an organization; of a device that is gone (null) nothing is kept. */

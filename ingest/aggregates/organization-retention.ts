@@ -6,8 +6,7 @@ import {
   type RetentionClass,
   type RetentionDays,
 } from '../../drizzle/retention.ts';
-import { DAY_MS, HOUR_MS, floorTo } from './levels.ts';
-import type { RawCuts } from './materializer.ts';
+import { DAY_MS, floorTo } from './levels.ts';
 
 /** What every organization keeps. */
 export interface Retentions {
@@ -49,18 +48,6 @@ export async function readRetentions(
 /** Midnight UTC, ms since 1970, before which something kept for so many days may be deleted. */
 export function cutOf(nowMs: number, days: number): number {
   return floorTo(nowMs - days * DAY_MS, DAY_MS);
-}
-
-/** From when on raw readings are whole for sure, also of an organization whose are being deleted now. */
-export function rawCuts({ ofOrganization, standard }: Retentions, nowMs: number): RawCuts {
-  // An hour early: a deletion may begin at midnight while a refresh goes by the time before.
-  const cut = (days: RetentionDays): number => cutOf(nowMs + HOUR_MS, days.raw);
-  const cuts = [standard, ...ofOrganization.values()].map(cut);
-  return {
-    of: (organizationId) =>
-      organizationId === null ? Infinity : cut(ofOrganization.get(organizationId) ?? standard),
-    latestMs: Math.max(...cuts),
-  };
 }
 
 /** Organizations that keep a class shorter than the longest, with their days. */

@@ -1,9 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type pg from 'pg';
-import type { RetentionBounds } from '../../drizzle/retention.ts';
 import { DAY_MS, HOUR_MS, LEVELS, floorTo, type Level } from './levels.ts';
 import type { Materializer } from './materializer.ts';
-import { rawCuts, readRetentions } from './organization-retention.ts';
+import { readRawCuts, withRawLock } from './raw-deletion.ts';
 import { advanceWatermark, findNow, readWatermarks, type Watermarks } from './watermarks.ts';
 
 /** Time for new buckets, and for late rows, in one run, in ms; what is left waits for the next. */
@@ -34,7 +33,6 @@ export function marginMs(databaseTimeoutMs: number): number {
 /** What {@link Refresh} needs. */
 export interface RefreshDeps {
   readonly materializer: Materializer;
-  readonly bounds: RetentionBounds;
   readonly databaseTimeoutMs: number;
   readonly clock: () => number;
   readonly isStopping: () => boolean;
@@ -58,7 +56,7 @@ export class Refresh {
     const nowMs = await findNow(client, clock);
     try {
       const isBehind = await this.#materializeNew(client, nowMs);
-      const isDirty = await this.#takeDirty(client, nowMs);
+      const isDirty = await this.#takeDirty(client);
       return isBehind || isDirty;
     } catch (error) {
       materializer.forgetPartitions();
@@ -122,15 +120,17 @@ export class Refresh {
     if (tookMs > STEP_LONG_MS) this.#share = Math.max(this.#share / 2, SHARE_MIN);
   }
 
-  async #takeDirty(client: pg.Client, nowMs: number): Promise<boolean> {
-    const { materializer, bounds, isStopping, onTaken } = this.#deps;
+  async #takeDirty(client: pg.Client): Promise<boolean> {
+    const { materializer, isStopping, onTaken } = this.#deps;
     const until = performance.now() + DIRTY_MS_MAX;
-    const cuts = rawCuts(await readRetentions(client, bounds), nowMs);
     const watermarks: Watermarks = await readWatermarks(client);
     const lastId = await findLastNote(client);
     if (lastId === null) return false;
     while (!isStopping()) {
-      const notes = await materializer.takeDirty(client, watermarks, { cuts, lastId });
+      const notes = await withRawLock(client, async () => {
+        const cuts = await readRawCuts(client);
+        return materializer.takeDirty(client, watermarks, { cuts, lastId });
+      });
       onTaken(notes);
       if (notes === 0) return false;
       if (performance.now() > until) return true;

@@ -2,8 +2,9 @@ import type pg from 'pg';
 import { RETENTION_CLASSES, type RetentionBounds } from '../../drizzle/retention.ts';
 import type { RetentionClass } from '../../drizzle/retention.ts';
 import { LEVELS } from './levels.ts';
-import { cutOf, readRetentions, shorterOnes } from './organization-retention.ts';
+import { cutOf, readRetentions, shorterOnes, type Retentions } from './organization-retention.ts';
 import { dropChunks, dropPartitions, listPartitions, type Partition } from './partition-drop.ts';
+import { beginDeletion, type DeletionCuts } from './raw-deletion.ts';
 import { forgetOldSkips } from './skip.ts';
 import { findNow, isoTime, readWatermarks, type Watermarks } from './watermarks.ts';
 
@@ -56,13 +57,19 @@ export async function runRetention(client: pg.Client, deps: RetentionDeps): Prom
   const retentions = await readRetentions(client, deps.bounds);
   const watermarks = await readWatermarks(client);
   const until = performance.now() + RUN_MS_MAX;
+  const begun = await beginRun(client, deps, { nowMs, retentions, watermarks });
   let droppedPartitions = 0;
   let droppedRaw = 0;
   let deletedRows = 0;
   let busy = 0;
   for (const table of tablesOf(deps)) {
     const usedMs = usedUpTo(table.name, watermarks);
-    const endMs = Math.min(cutOf(nowMs, retentions.longest[table.name]), usedMs);
+    const cut = (days: number, begunMs: number): number => {
+      const cutMs = Math.min(cutOf(nowMs, days), usedMs, begunMs);
+      // Raw readings that came since, of where there were none, may be noted: the next run sees it.
+      return table.name === 'raw' && begun.oldestMs >= cutMs ? -Infinity : cutMs;
+    };
+    const endMs = cut(retentions.longest[table.name], begun.allMs);
     const outcome = table.hasChunks
       ? await dropChunks(client, table.relation, endMs)
       : await dropPartitions(client, { ...table, name: table.relation }, endMs);
@@ -70,13 +77,45 @@ export async function runRetention(client: pg.Client, deps: RetentionDeps): Prom
     if (table.name === 'raw') droppedRaw += outcome.dropped;
     busy += outcome.busy;
     for (const { organizationId, days } of shorterOnes(retentions, table.name)) {
-      const deletion = { organizationId, cutMs: Math.min(cutOf(nowMs, days), usedMs), until };
+      const deletion = { organizationId, cutMs: cut(days, begun.of(organizationId)), until };
       deletedRows += await deleteOf(client, table, deletion, deps);
     }
   }
   await forgetOldSkips(client, cutOf(nowMs, retentions.longest.raw));
   const isBehind = performance.now() > until;
   return { droppedPartitions, droppedRaw, deletedRows, busy, isBehind };
+}
+
+interface RunStart {
+  readonly nowMs: number;
+  readonly retentions: Retentions;
+  readonly watermarks: Watermarks;
+}
+
+/** Settles how far any class may go: a late row is made anew of what is left of its day in each. */
+async function beginRun(
+  client: pg.Client,
+  { hypertables, continuousAggregates }: RetentionDeps,
+  { nowMs, retentions, watermarks }: RunStart,
+): Promise<DeletionCuts & { readonly oldestMs: number }> {
+  const parts = hypertables
+    ? await listChunks(client, 'reading')
+    : await listPartitions(client, { name: 'reading', partitionDays: 1 });
+  const oldestMs = parts[0]?.fromMs ?? Infinity;
+  const usedMs = usedUpTo('raw', watermarks);
+  const wished = (days: number): number => Math.min(cutOf(nowMs, days), usedMs);
+  const cuts = await beginDeletion(client, {
+    allMs: wished(retentions.longest.raw),
+    ofOrganization: new Map(
+      shorterOnes(retentions, 'raw').map(({ organizationId, days }) => [
+        organizationId,
+        wished(days),
+      ]),
+    ),
+    oldestMs,
+    isShared: continuousAggregates,
+  });
+  return { ...cuts, oldestMs };
 }
 
 /** Up to where a class was aggregated into the next one: what was not must not go, however old it is. */

@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import { ImportInterruptedError, RequestInvalidError } from '../../errors.ts';
+import { AppError, ImportInterruptedError, RequestInvalidError } from '../../errors.ts';
 
 /** So many bytes have to come in each {@link BodyReader} `idleMs` that it waits for them. */
 const PACE_BYTES = 65_536;
@@ -9,6 +9,8 @@ export class BodyReader {
   readonly #chunks: AsyncIterator<Buffer>;
   readonly #idleMs: number;
   #putBack: Buffer | null = null;
+  #stopReason: string | null = null;
+  #endRead: ((cause: Error) => void) | null = null;
   /** Since the last 64 KiB were full. */
   #waitedMs = 0;
   #bytes = 0;
@@ -25,7 +27,7 @@ export class BodyReader {
 
   /**
    * The next chunk; null at the end.
-   * @throws {ImportInterruptedError} when the connection was cut before the end.
+   * @throws {ImportInterruptedError} when the connection was cut before the end, or it was stopped.
    * @throws {RequestInvalidError} 408, when too little came for too long.
    */
   async next(): Promise<Buffer | null> {
@@ -49,15 +51,23 @@ export class BodyReader {
     return all.subarray(0, bytes);
   }
 
+  /** Ends the wait for the next chunk, now and from now on. */
+  stop(reason: string): void {
+    this.#stopReason = reason;
+    this.#endRead?.(new ImportInterruptedError(reason));
+  }
+
   /** Reads no more. Not to be waited for: it ends behind a read that may never come back. */
   close(): void {
     this.#chunks.return?.().catch(() => undefined);
   }
 
   async #read(): Promise<Buffer | null> {
+    if (this.#stopReason !== null) throw new ImportInterruptedError(this.#stopReason);
     let timer: NodeJS.Timeout | undefined;
     const startedAt = performance.now();
     const late = new Promise<never>((_, reject) => {
+      this.#endRead = reject;
       timer = setTimeout(() => {
         const fault = `${this.#bytes} bytes of the file came in ${this.#idleMs / 1000} s`;
         reject(new RequestInvalidError([fault], 408));
@@ -69,10 +79,11 @@ export class BodyReader {
       this.#note(value.length, performance.now() - startedAt);
       return value;
     } catch (error) {
-      if (error instanceof RequestInvalidError) throw error;
+      if (error instanceof AppError) throw error;
       throw new ImportInterruptedError('the connection was cut');
     } finally {
       clearTimeout(timer);
+      this.#endRead = null;
     }
   }
 

@@ -1,6 +1,6 @@
 import { CsvError, parse } from 'csv-parse/sync';
 import { RequestInvalidError } from '../../errors.ts';
-import { SAMPLE_METRICS_MAX } from '../../firmware-protocol/contract.ts';
+import { SAMPLE_METRICS_MAX, VALUE_MAX } from '../../firmware-protocol/contract.ts';
 import { isMissingWord } from '../../firmware-protocol/json-text.ts';
 import { isMetricName } from '../../firmware-protocol/metric-name.ts';
 import {
@@ -226,7 +226,7 @@ function memberOf(name: string, text: string, delimiter: string): string | LineR
   if (text === '' || isMissingWord(bare)) return '';
   const isComma = delimiter !== ',' && COMMA_NUMBER.test(bare);
   const number = numberOf(isComma ? bare.replace(',', '.') : bare);
-  if (number === INFINITE) return new LineRefusal('bad_value', `${quoted(bare)} is out of range`);
+  if (number === BEYOND) return new LineRefusal('bad_value', `${quoted(bare)} is out of range`);
   return `,"${name}":${number ?? TRUTHS.get(bare) ?? JSON.stringify(text)}`;
 }
 
@@ -234,11 +234,11 @@ function memberOf(name: string, text: string, delimiter: string): string | LineR
 function numberOf(text: string): string | null {
   if (!JSON_NUMBER.test(text) && !OTHER_NUMBER.test(text)) return null;
   const number = Number(text);
-  if (!Number.isFinite(number)) return INFINITE;
+  if (Math.abs(number) > VALUE_MAX) return BEYOND;
   return JSON_NUMBER.test(text) ? text : JSON.stringify(number);
 }
 
-const INFINITE = 'infinite';
+const BEYOND = 'beyond';
 
 function badTime(text: string): LineRefusal {
   const detail = `${quoted(text)} is no time: ISO 8601 with a zone, or seconds or ms since 1970`;

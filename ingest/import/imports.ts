@@ -88,6 +88,7 @@ export interface ImportsParts {
 
 /** Lines that are read in one turn of the event loop: under 2 ms. */
 const SLICE_LINES = 256;
+const STOPPING = 'the program is shutting down';
 const BUSY = 'the organization is importing a file already; wait for its end';
 
 /** The imports of all organizations: one at a time for each, and a bounded number in all. */
@@ -97,6 +98,7 @@ export class Imports {
   readonly #metrics = new ImportMetrics();
   /** By organization; null until it is known which one it is. */
   readonly #running = new Map<number, ImportRun | null>();
+  readonly #bodies = new Set<BodyReader>();
   #whenIdle: (() => void) | null = null;
   #isStopped = false;
 
@@ -115,16 +117,18 @@ export class Imports {
   async import(request: ImportRequest): Promise<ImportResult> {
     const { organizationId, bodyBytes } = request;
     const { runsMax, bytesMax, idleMs } = this.#parts.limits;
-    if (this.#isStopped) throw new ImportInterruptedError('the program is shutting down');
+    if (this.#isStopped) throw new ImportInterruptedError(STOPPING);
     if (this.#running.has(organizationId)) throw new ImportBusyError(BUSY);
     if (this.#running.size >= runsMax) throw new ImportLimitError(runsMax);
     if ((bodyBytes ?? 0) > bytesMax) throw tooLarge(bytesMax);
     this.#running.set(organizationId, null);
     const body = new BodyReader(request.body, idleMs);
+    this.#bodies.add(body);
     try {
       return await this.#importFrom(body, request);
     } finally {
       body.close();
+      this.#bodies.delete(body);
       this.#running.delete(organizationId);
       if (this.#running.size === 0) this.#whenIdle?.();
     }
@@ -154,7 +158,8 @@ export class Imports {
   /** Interrupts what is running; each notes how far it has come. Resolves when all have. */
   async stop(): Promise<void> {
     this.#isStopped = true;
-    for (const run of this.#running.values()) run?.stop('the program is shutting down');
+    for (const run of this.#running.values()) run?.stop(STOPPING);
+    for (const body of this.#bodies) body.stop(STOPPING);
     if (this.#running.size === 0) return;
     await new Promise<void>((resolve) => {
       this.#whenIdle = resolve;
@@ -179,7 +184,7 @@ export class Imports {
     const own = { actor, ageMaxMs, store: this.#store, metrics: this.#metrics };
     const run = new ImportRun(organizationId, record, { ingest, limits, log, ...own });
     this.#running.set(organizationId, run);
-    if (this.#isStopped) run.stop('the program is shutting down');
+    if (this.#isStopped) run.stop(STOPPING);
     log.info({ orgId: organizationId, importId, byteOffset: record.byteOffset }, 'import begins');
     try {
       await this.#feedAll(run, { body, head, offset, reader, headerLine: header?.number ?? 0 });

@@ -1,4 +1,4 @@
-import { Refusal } from '../../firmware-protocol/contract.ts';
+import { Refusal, VALUE_MAX } from '../../firmware-protocol/contract.ts';
 import { readJson } from '../../firmware-protocol/json-text.ts';
 import {
   findFault,
@@ -56,8 +56,8 @@ export class NdjsonReader implements LineReader {
       return new LineRefusal('bad_device', 'no text in "device"');
     }
     const text = JSON.stringify(sample);
-    // What is no number becomes null there, a value that is missing.
-    if (text.includes('null') && hasInfinity(sample)) {
+    // Beyond the bound a device's value counts as missing; of a file that would be a loss without a word.
+    if (MAYBE_BEYOND.test(text) && hasBeyond(sample)) {
       return new LineRefusal('bad_value', 'a number is out of range');
     }
     const payload = Buffer.from(text);
@@ -65,10 +65,13 @@ export class NdjsonReader implements LineReader {
   }
 }
 
-function hasInfinity(value: object): boolean {
+/** Infinity becomes null in JSON. */
+const MAYBE_BEYOND = /null|e\+(?:29|30)\d/;
+
+function hasBeyond(value: object): boolean {
   let found = false;
   JSON.stringify(value, (_key, member: unknown) => {
-    found ||= member === Infinity || member === -Infinity;
+    found ||= typeof member === 'number' && Math.abs(member) > VALUE_MAX;
     return member;
   });
   return found;

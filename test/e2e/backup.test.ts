@@ -182,6 +182,21 @@ describe('backup and restore', { timeout: 120_000 }, () => {
     expect(await readings(folder.dataDir)).toHaveLength(1);
   });
 
+  it('says so when DATABASE_URL is no URL of a database', async () => {
+    for (const command of ['backup', 'restore', 'doctor']) {
+      const args = command === 'doctor' ? [] : [command === 'backup' ? '--to' : '--from', 'x'];
+      const ended = promisify(execFile)(
+        process.execPath,
+        [...nodeArguments(`bench/${command}.ts`), ...args],
+        { env: { ...process.env, DATABASE_URL: 'localhost/puback' } },
+      );
+      await expect(ended, command).rejects.toMatchObject({
+        code: 2,
+        stderr: expect.stringContaining('DATABASE_URL must start with postgres://'),
+      });
+    }
+  });
+
   it('does not leave messages to a restored database that wait for another, and sets them aside when told to', async () => {
     await (await start(folder.dataDir)).stop();
     const file = join(folder.path, 'early.backup');

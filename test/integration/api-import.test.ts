@@ -178,7 +178,7 @@ describe('an import', () => {
     expect(body.refusals[0]).toMatchObject({ line: 3, code: 'too_big' });
     expect(body.refusals[0].content).toBe('x'.repeat(1024));
     expect(await countOf('huge')).toBe(2);
-    expect(highest).toBeLessThan(48 * MEGABYTE);
+    expect(highest).toBeLessThan(64 * MEGABYTE);
   });
 
   it('reads no further than ingest keeps up with, and goes on when that does', async () => {
@@ -297,6 +297,30 @@ describe('an import that is cut off', () => {
     }
     const { status } = await send(csvOf('other', 9), { ...query, offset: '70000' });
     expect(status).toBe(409);
+  });
+});
+
+describe('the end of the program', () => {
+  it('interrupts an import at once, also one that waits for more of its file, and notes how far it is', async () => {
+    const stopped = await createTestApi({ rawDays: 3650 });
+    await stopped.send('POST', '/api/v1/devices', { device: 'a' });
+    const sent = request(`${stopped.url}/api/v1/import?format=csv&source=late&resume=true`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${stopped.acme.adminKey}` },
+    });
+    sent.on('error', () => undefined);
+    sent.write(csvOf('late', 5000));
+    const { pool } = stopped.test.database;
+    const linesOf = async (): Promise<number> =>
+      Number((await pool.query('SELECT lines_read FROM import_run')).rows[0]?.lines_read ?? 0);
+    await eventually('it waits for more', async () => (await linesOf()) === 5001);
+    const startedAt = performance.now();
+    const [answer] = await Promise.all([answerOf(sent), stopped.imports.stop()]);
+    // The file may be silent for 60 s.
+    expect(performance.now() - startedAt).toBeLessThan(3000);
+    expect(answer).toMatchObject({ status: 503, body: { code: 'IMPORT_INTERRUPTED' } });
+    expect(await linesOf()).toBe(5001);
+    await stopped.stop();
   });
 });
 

@@ -287,7 +287,8 @@ describe('a message in quarantine', () => {
     client.release();
     const answers = await Promise.all(both);
     expect(answers.map(({ status }) => status)).toEqual([200, 200]);
-    expect(answers.map(({ body }) => body.stored).toSorted()).toEqual([0, 1]);
+    const stored: number[] = answers.map(({ body }) => body.stored);
+    expect(stored.reduce((sum, count) => sum + count)).toBe(1);
     expect((await auditActions()).length).toBe(before + 1);
   });
 

@@ -27,7 +27,9 @@ beforeAll(async () => {
 });
 afterAll(() => test.drop());
 beforeEach(async () => {
-  await test.database.pool.query('TRUNCATE reading, retention, dirty_range, device_latest');
+  await test.database.pool.query(
+    'TRUNCATE reading, retention, raw_deletion, dirty_range, device_latest',
+  );
   const rollups = await test.database.pool.query<{ relation: string }>(
     'SELECT relation::text FROM rollup_tables()',
   );

@@ -90,7 +90,7 @@ describe('CSV', () => {
   });
 
   it('refuses a line with a number that is out of range, and takes the words for none as missing', () => {
-    const cells = ['1e999', '+1e999', '-1e999', '1e400'];
+    const cells = ['1e999', '+1e999', '-1e999', '1.1e290'];
     expect(csv(`device,time,m\n${cells.map((cell) => `a,${TS},${cell}`).join('\n')}`)).toEqual(
       cells.map(() => 'bad_value'),
     );
@@ -226,7 +226,7 @@ describe('NDJSON', () => {
   });
 
   it('refuses a line with a number that is out of range, wherever it stands', () => {
-    const values = ['1e999', '-1e999', '[1,1e999]', '{"a":1e999}', 'inf', 'null'];
+    const values = ['1e999', '-1e291', '[1,1e308]', '{"a":1e999}', 'inf', '1e290'];
     const text = values.map((value) => `{"device":"a","ts":${TS},"dt":1000,"m":${value}}`);
     expect(ndjson(text.join('\n')).map((line) => line === 'bad_value')).toEqual([
       ...[true, true, true, true],

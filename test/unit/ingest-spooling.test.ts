@@ -13,6 +13,8 @@ import { makeMessage, makePublication, makeSlot, openLane } from '../support/mes
 import type { BatchSpool } from '../../ingest/writer-limits.ts';
 
 const SPOOL_AFTER_MS = 20;
+/** Messages that fill a queue. */
+const MANY = 400;
 const STORED = { insertedRows: 0, duplicateRows: 0, quarantinedMessages: 0 };
 
 /** A database that answers, refuses to, or keeps silent until it is told to answer. */
@@ -77,12 +79,12 @@ class SwitchedSpool implements BatchSpool {
   }
 }
 
-function createWriter(queueRowsMax = 100) {
+function createWriter(queueRowsMax = 100, batchRowsMax = 1000) {
   const store = new SwitchedStore();
   const spool = new SwitchedSpool();
   const metrics = new IngestMetrics();
   const limits = {
-    batchRowsMax: 1000,
+    batchRowsMax,
     lingerMs: 0,
     queueRowsMax,
     queueBytesMax: 1e6,
@@ -192,6 +194,34 @@ describe('BatchWriter with a spool', () => {
     await writer.drain();
   });
 
+  it.each(['fails', 'has no room', 'is late'])(
+    'hands over a few of many batches in a turn of the event loop when the queue %s',
+    async (reason) => {
+      const { store, spool, writer, push, acknowledged } = createWriter(MANY, 2);
+      store.mode = 'hung';
+      let turn = 0;
+      const nextTurn = (): void => {
+        turn += 1;
+        if (acknowledged.length < MANY) setImmediate(nextTurn);
+      };
+      const handedOver = new Map<number, number>();
+      spool.append = (messages, onStored) => {
+        handedOver.set(turn, (handedOver.get(turn) ?? 0) + messages.length);
+        setImmediate(onStored);
+      };
+      for (let message = 0; message < MANY; message += 1) push();
+      nextTurn();
+      if (reason === 'has no room') writer.whenRoom(() => undefined);
+      if (reason === 'fails') {
+        await vi.waitFor(() => expect(store.attempts).toBe(1));
+        store.mode = 'away';
+        store.failHung();
+      }
+      await vi.waitFor(() => expect(acknowledged).toHaveLength(MANY), 10_000);
+      expect(Math.max(...handedOver.values())).toBeLessThan(MANY / 4);
+    },
+  );
+
   it('goes back to the database with what the spool did not take, in the old order', async () => {
     const { store, spool, writer, push, acknowledged } = createWriter();
     store.mode = 'away';
@@ -263,7 +293,7 @@ describe('SettledOrder', () => {
 });
 
 describe('Pipeline with a spool', () => {
-  function createPipeline() {
+  function createPipeline(ageMaxMs = 1e12) {
     const { writer, spool, store, metrics, log } = createWriter();
     let isUp = false;
     const lane = openLane();
@@ -286,7 +316,7 @@ describe('Pipeline with a spool', () => {
         deviceMetricsMax: 10,
         deviceHeldBytesMax: 1e6,
         heldBytesMax: 1e6,
-        ageMaxMs: 1e12,
+        ageMaxMs,
         aheadMaxMs: 1000,
         deviceLogBytesPerSecond: 0,
         spoolAfterMs: SPOOL_AFTER_MS,
@@ -347,5 +377,18 @@ describe('Pipeline with a spool', () => {
     comeUp();
     await vi.waitFor(() => expect(store.committed).toHaveLength(1));
     expect(shown).toHaveLength(1);
+  });
+
+  it('stores what is not too old of a message that the spool did not take', async () => {
+    const { spool, store, send, shown, comeUp } = createPipeline(86_400_000);
+    const append = vi.spyOn(spool, 'append');
+    spool.mode = 'failing';
+    const [old, now] = [Date.now() - 2 * 86_400_000, Date.now()];
+    send(`[{"ts":${old},"temp":1},{"ts":${now},"temp":2}]`);
+    await vi.waitFor(() => expect(append).toHaveBeenCalled());
+    comeUp();
+    await vi.waitFor(() => expect(store.committed).toHaveLength(1));
+    expect(store.committed[0]).toMatchObject({ rowCount: 1, quarantine: { code: 'too_old' } });
+    expect(shown).toEqual([`{"ts":${now},"temp":2}`]);
   });
 });
