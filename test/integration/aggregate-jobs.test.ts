@@ -261,18 +261,16 @@ describe('aggregates', () => {
   });
 
   it('run by themselves once they are started, and end when they are stopped', async () => {
-    const ended = new Promise<number>((resolve, reject) => {
-      const seen: number[] = [];
+    // At the start nothing is known; a run tells how far it has come.
+    await new Promise<void>((resolve, reject) => {
       const aggregates = createTestAggregates(test.database, {
         onWatermark(micros) {
-          seen.push(micros);
-          // At the start, and after the first run.
-          if (seen.length === 2) aggregates.stop().then(() => resolve(micros), reject);
+          if (micros / 1000 < Date.now() - 10 * MINUTE) return;
+          aggregates.stop().then(resolve, reject);
         },
       });
       aggregates.start().catch(reject);
     });
-    expect((await ended) / 1000).toBeGreaterThan(Date.now() - 10 * MINUTE);
   });
 });
 
