@@ -312,7 +312,8 @@ export class BatchWriter {
   /** To the spool with everything that has waited too long. */
   #spoolLate(): void {
     const nowMs = performance.now();
-    const isSilent = this.#isAway || nowMs - this.#attemptedAtMs >= this.#spoolAfterMs;
+    const isAsked = this.#underWay !== null;
+    const isSilent = this.#isAway || (isAsked && nowMs - this.#attemptedAtMs >= this.#spoolAfterMs);
     const factor = isSilent ? 1 : ANSWERING_FACTOR;
     const isOpenLate = nowMs - this.#openedAtMs >= this.#spoolAfterMs * factor;
     if (this.#open.messages.length > 0 && isOpenLate && this.#spool?.isUsable === true)
