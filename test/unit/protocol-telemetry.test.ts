@@ -536,7 +536,7 @@ describe('the decoder and the zod contract', () => {
         else expect(decoded).toEqual(expected);
         taken += expected === null ? 0 : 1;
       }),
-      { numRuns: 3000 },
+      { numRuns: 5000 },
     );
     expect(taken).toBeGreaterThan(500);
   });
