@@ -1,4 +1,5 @@
 import type { DeviceLane } from './device-lane.ts';
+import { KnownNumbers } from './known-numbers.ts';
 import { SequenceWindow } from './sequence-window.ts';
 
 /**
@@ -21,7 +22,7 @@ export class BootSequence {
    * go by the order in which messages came: numbers that live messages have reached meanwhile would move
    * it past those that still wait in the spool.
    */
-  readonly others = new SequenceWindow();
+  readonly others = new KnownNumbers();
   /** Whether gaps were given up: then it is not known how far there is none. */
   hasForgotten = false;
 

@@ -5,6 +5,7 @@ import { BootSequence } from './boot-sequence.ts';
 import type { LogRate } from './log-rate.ts';
 import type { Message } from './message.ts';
 import { SharedWait } from './shared-rate.ts';
+import type { PendingSequence } from './spool/pending-sequences.ts';
 import { TokenBucket } from './token-bucket.ts';
 
 /** One series in memory: the keys of its rows and its newest reading. */
@@ -63,6 +64,10 @@ export class DeviceLane {
   spoolingMessages = 0;
   /** Whether something would have woken the lane meanwhile. */
   isWakeDue = false;
+  /** Whether messages of it waited in the spool when it was loaded. */
+  hasSpooled = false;
+  /** Which numbers were stored then; empty when none waited. */
+  readonly numbersAtLoad: PendingSequence[] = [];
   readonly receiptClock: ReceiptClock;
   readonly clock = new DeviceClock();
   /** Since when every message has had to wait for a rate, in ms of the monotonic clock. */

@@ -99,6 +99,7 @@ export class Ingest implements ReplayWayIn {
       limits: unlimited(limits),
       residueOffset: 500,
       isReplay: true,
+      loadedNumbers: (deviceId) => this.#live.lanes.numbersAtLoad(deviceId),
     });
     this.#drain = spool === null ? null : this.#createDrain(spool);
     this.#clockMetrics.register(registry, () => this.#liveClocks());

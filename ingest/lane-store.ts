@@ -9,6 +9,7 @@ import type { MetricCatalog, MetricKind } from './metric-catalog.ts';
 import { parseRanges } from './sequence-ranges.ts';
 import { SequenceWindow } from './sequence-window.ts';
 import { SharedRates, type SharedRate } from './shared-rate.ts';
+import type { PendingSequence } from './spool/pending-sequences.ts';
 
 /** The rates that ingest lets through; 0 is no limit. */
 export interface Rates extends DeviceRates {
@@ -16,12 +17,6 @@ export interface Rates extends DeviceRates {
   readonly organizationMessagesPerSecond?: number;
   /** Messages of all connections from one remote address. */
   readonly addressMessagesPerSecond?: number;
-}
-
-/** Numbers of one boot that were acknowledged and wait to be stored. */
-export interface PendingSequence {
-  readonly boot: number;
-  readonly seqs: readonly number[];
 }
 
 /** What lanes are made with. */
@@ -35,6 +30,8 @@ export interface LaneStoreParts {
   readonly isReplay: boolean;
   /** What of a device is stored, but not yet in the database. */
   readonly pendingSequences?: ((deviceId: number) => readonly PendingSequence[]) | undefined;
+  /** Of a replay: the numbers that were stored when the live lane of the device was loaded. */
+  readonly loadedNumbers?: ((deviceId: number) => readonly PendingSequence[]) | undefined;
 }
 
 /** A device without a connection is forgotten after this time; until then its rate limits hold. */
@@ -51,6 +48,7 @@ export class LaneStore {
   readonly #organizationRates: SharedRates<number>;
   readonly #addressRates: SharedRates<string>;
   readonly #pendingSequences: (deviceId: number) => readonly PendingSequence[];
+  readonly #loadedNumbers: (deviceId: number) => readonly PendingSequence[];
   readonly #residueOffset: number;
   readonly #isReplay: boolean;
   readonly #quarantined = new Set<number>();
@@ -64,6 +62,7 @@ export class LaneStore {
     this.#rates = rates;
     this.#residueOffset = residueOffset;
     this.#pendingSequences = pendingSequences ?? (() => []);
+    this.#loadedNumbers = parts.loadedNumbers ?? (() => []);
     this.#organizationRates = new SharedRates(rates.organizationMessagesPerSecond ?? 0, 'quota');
     this.#addressRates = new SharedRates(rates.addressMessagesPerSecond ?? 0, 'rate');
   }
@@ -84,6 +83,8 @@ export class LaneStore {
     if (device === undefined) {
       device = new DeviceLane(organizationId, deviceId, this.#rates, this.#residue());
       device.isQuarantined = this.#quarantined.has(deviceId);
+      // A copy of what waits in the spool is known as one before the device can be looked up.
+      recall(device, this.#pendingSequences(deviceId));
       this.#lanes.set(deviceId, device);
     }
     device.connections += 1;
@@ -117,6 +118,14 @@ export class LaneStore {
   /** Notes that a number of a boot is stored by others, where the device is in memory. */
   noteNumber(deviceId: number, boot: number, seq: number): void {
     this.#lanes.get(deviceId)?.sequenceOf(boot).others.add(seq);
+  }
+
+  /**
+   * The numbers of a device that were stored when it was loaded, if messages of it waited in the spool
+   * then: copies of them may wait there too, while live messages get far ahead.
+   */
+  numbersAtLoad(deviceId: number): readonly PendingSequence[] {
+    return this.#lanes.get(deviceId)?.numbersAtLoad ?? [];
   }
 
   /** Forgets what was not used for ten minutes. To be called now and then. */
@@ -178,14 +187,14 @@ export class LaneStore {
   }
 
   #keepSequence(device: DeviceLane, row: SequenceRow): void {
-    const ranges = parseRanges(row.received);
+    const boot = Number(row.boot);
+    const stored = SequenceWindow.restore(parseRanges(row.received));
     if (this.#isReplay) {
-      const { others } = device.sequenceOf(Number(row.boot));
-      for (const seq of SequenceWindow.restore(ranges).recent()) others.add(seq);
+      noteOthers(device, { boot, seqs: stored.recent() });
       return;
     }
-    const stored = SequenceWindow.restore(ranges);
-    const sequence = new BootSequence(device, Number(row.boot), stored);
+    const sequence = new BootSequence(device, boot, stored);
+    if (device.hasSpooled) device.numbersAtLoad.push({ boot, seqs: stored.recent() });
     sequence.hasForgotten = row.forgotten !== '0';
     device.keep(sequence);
   }
@@ -199,6 +208,8 @@ export class LaneStore {
   async #load(device: DeviceLane): Promise<void> {
     // Asked first: what is drained meanwhile is then in either answer, or in both.
     const pending = this.#pendingSequences(device.deviceId);
+    device.hasSpooled = pending.length > 0;
+    device.numbersAtLoad.length = 0;
     const { rows } = await this.#pool.query<LoadRow>(LOAD, [device.deviceId]);
     if (this.#isReplay) device.isGone = !(await this.#exists(device));
     for (const row of rows) {
@@ -207,6 +218,7 @@ export class LaneStore {
       else device.clock.restore(row.clock);
     }
     recall(device, pending);
+    for (const loaded of this.#loadedNumbers(device.deviceId)) noteOthers(device, loaded);
     device.isLoaded = true;
   }
 }
@@ -217,6 +229,11 @@ function recall(device: DeviceLane, pending: readonly PendingSequence[]): void {
     const sequence = device.sequenceOf(boot);
     for (const seq of seqs) sequence.addStored(seq);
   }
+}
+
+function noteOthers(device: DeviceLane, { boot, seqs }: PendingSequence): void {
+  const { others } = device.sequenceOf(boot);
+  for (const seq of seqs) others.add(seq);
 }
 
 const LOAD = `

@@ -2,7 +2,8 @@
 import { Refusal } from '../firmware-protocol/contract.ts';
 import { isRefusal, type Decoded, type Sample } from '../firmware-protocol/telemetry.ts';
 import type { Logger } from '../log.ts';
-
+import type { BootSequence } from './boot-sequence.ts';
+import type { Lane } from './lane.ts';
 import type { Message } from './message.ts';
 import type { SpoolRecord } from './spool/spool-record.ts';
 import type { Spool } from './spool/spool.ts';
@@ -56,22 +57,28 @@ export class MessageSpool implements BatchSpool {
 
 /**
  * Whether every number of a message has come before: `stored` when what it is a copy of is stored, `waits`
- * when that stands in a batch; null of a message that is new, at least in part, or whose device is not
- * loaded.
+ * when that stands in a batch; null of a message that is new, at least in part, as far as is known: while
+ * its device is not loaded that is what was spooled.
  */
 export function copyStateOf({ lane }: Message, { samples }: Decoded): 'stored' | 'waits' | null {
-  if (!lane.device.isLoaded || !lane.isNumbered || samples.length === 0) return null;
-  const { ahead, committed } = lane.sequence;
+  if (!lane.isNumbered || samples.length === 0) return null;
+  const { ahead, committed } = numbersOf(lane);
   const hasCome = ({ seq }: Sample): boolean => seq !== null && ahead.has(seq);
   if (!samples.every(hasCome)) return null;
   return samples.every(({ seq }) => seq !== null && committed.has(seq)) ? 'stored' : 'waits';
 }
 
+/** A lane must not keep the numbers of a boot that it was given before its device was loaded. */
+function numbersOf(lane: Lane): BootSequence {
+  const { boot, device } = lane;
+  return boot === null || device.isLoaded ? lane.sequence : device.sequenceOf(boot);
+}
+
 /** Acknowledges a message that was spooled while it was held, and notes its numbers. */
 export function settleSpooled(message: Message): void {
   const { lane, outcome, publication, canonical, quarantine } = message;
-  if (lane.boot !== null && outcome !== null && !isRefusal(outcome)) {
-    const sequence = lane.device.sequenceOf(lane.boot);
+  if (lane.isNumbered && outcome !== null && !isRefusal(outcome)) {
+    const sequence = numbersOf(lane);
     for (const { seq } of outcome.samples) if (seq !== null) sequence.addStored(seq);
   }
   publication.acknowledge(canonical, quarantine);

@@ -3,13 +3,14 @@ import type { Logger } from '../log.ts';
 import { BatchWriter } from './batch-writer.ts';
 import type { ClockMetrics } from './clock-metrics.ts';
 import type { OnNumber } from './batch.ts';
-import { LaneStore, type PendingSequence, type Rates } from './lane-store.ts';
+import { LaneStore, type Rates } from './lane-store.ts';
 import type { MetricCatalog } from './metric-catalog.ts';
 import type { MetricUnits } from './metric-units.ts';
 import type { IngestMetrics } from './metrics.ts';
 import type { PipelineLimits } from './pipeline-parts.ts';
 import { Pipeline } from './pipeline.ts';
 import { ReadingStore } from './reading-store.ts';
+import type { PendingSequence } from './spool/pending-sequences.ts';
 import type { BatchSpool, WriterLimits } from './writer-limits.ts';
 
 /** Bounds of a way in. */
@@ -38,6 +39,7 @@ export interface WayInParts {
   readonly log: Logger;
   readonly spool?: BatchSpool | null;
   readonly pendingSequences?: (deviceId: number) => readonly PendingSequence[];
+  readonly loadedNumbers?: (deviceId: number) => readonly PendingSequence[];
   readonly onNumber?: OnNumber | undefined;
 }
 
@@ -63,9 +65,10 @@ export function createWayIn(parts: WayInParts): WayIn {
     spool = null,
   } = parts;
   const { rates } = limits;
-  const { residueOffset, isReplay, pendingSequences } = parts;
+  const { residueOffset, isReplay, pendingSequences, loadedNumbers } = parts;
+  const numbers = { pendingSequences, loadedNumbers };
   const { pool } = database;
-  const lanes = new LaneStore({ pool, catalog, rates, residueOffset, isReplay, pendingSequences });
+  const lanes = new LaneStore({ pool, catalog, rates, residueOffset, isReplay, ...numbers });
   const store = new ReadingStore({
     url: database.url,
     hypertables: database.capabilities.hypertables,
