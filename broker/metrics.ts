@@ -1,5 +1,6 @@
-import { Counter, Gauge, type Registry } from 'prom-client';
+import { Counter, type Registry } from 'prom-client';
 import type { ConnectRefusal } from './principal.ts';
+import { scrapedGauges } from '../scraped-metrics.ts';
 
 /**
  * Why a connection ended. All but `client_left` (with DISCONNECT), `client_gone` (without) and
@@ -53,15 +54,7 @@ export interface BrokerGauges {
 export function createBrokerMetrics(registry: Registry): BrokerMetrics {
   const registers = [registry];
   let gauges = (): BrokerGauges => ({ connections: 0, sessions: 0, held: 0 });
-  const gauge = (name: string, help: string, read: () => number) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(read());
-      },
-    });
+  const gauge = scrapedGauges(registry);
   gauge(
     'puback_broker_connections',
     'Open connections, authenticated or not.',

@@ -1,6 +1,7 @@
-import { Counter, Gauge, type Registry } from 'prom-client';
+import { Gauge, type Registry } from 'prom-client';
 import { QUALITY_NAMES, type Quality } from '../firmware-protocol/contract.ts';
 import type { ClockState, DeviceClock } from '../firmware-protocol/device-clock.ts';
+import { scrapedCounterBy, scrapedCounters } from '../scraped-metrics.ts';
 
 const STATES: readonly ClockState[] = ['unknown', 'right', 'ahead', 'behind'];
 
@@ -23,29 +24,19 @@ export class ClockMetrics {
   /** Puts the metrics into a registry. @param clocks asked at each scrape. */
   register(registry: Registry, clocks: () => Iterable<DeviceClock>): void {
     const registers = [registry];
-    const { samples } = this;
-    new Counter({
+    const dated = {
       name: 'puback_ingest_dated_samples_total',
       help: 'Samples by where their time comes from.',
-      labelNames: ['quality'],
-      registers,
-      collect() {
-        this.reset();
-        for (const [value, quality] of QUALITY_NAMES.entries()) {
-          this.inc({ quality }, samples[value]);
-        }
-      },
-    });
-    const lateSamples = (): number => this.lateSamples;
-    new Counter({
-      name: 'puback_ingest_late_samples_total',
-      help: 'Samples that came more than two minutes after their time.',
-      registers,
-      collect() {
-        this.reset();
-        this.inc(lateSamples());
-      },
-    });
+      label: 'quality',
+    };
+    scrapedCounterBy(registry, dated, () =>
+      QUALITY_NAMES.map((quality, value) => [quality, this.samples[value] ?? 0] as const),
+    );
+    scrapedCounters(registry)(
+      'puback_ingest_late_samples_total',
+      'Samples that came more than two minutes after their time.',
+      () => this.lateSamples,
+    );
     new Gauge({
       name: 'puback_ingest_device_clocks',
       help: 'Devices in memory by how their clock is.',

@@ -1,6 +1,7 @@
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { Gauge, Histogram, type Registry } from 'prom-client';
 import type { Batch } from './batch.ts';
 import type { Stored } from './reading-store.ts';
+import { scrapedCounterBy, scrapedCounters, scrapedGauges } from '../scraped-metrics.ts';
 
 /** What ingest holds at this moment, asked at each scrape. */
 export interface IngestGauges {
@@ -81,25 +82,8 @@ export class IngestMetrics {
     gauges: () => IngestGauges,
   ): void {
     const registers = [registry];
-    const count = (name: string, help: string, read: () => number) =>
-      new Counter({
-        name,
-        help,
-        registers,
-        collect() {
-          this.reset();
-          this.inc(read());
-        },
-      });
-    const gauge = (name: string, help: string, read: () => number) =>
-      new Gauge({
-        name,
-        help,
-        registers,
-        collect() {
-          this.set(read());
-        },
-      });
+    const count = scrapedCounters(registry);
+    const gauge = scrapedGauges(registry);
     count(
       'puback_ingest_received_messages_total',
       'Messages taken in, of every kind.',
@@ -146,17 +130,12 @@ export class IngestMetrics {
       'Attempts to commit that failed and were repeated.',
       () => this.commitFailures,
     );
-    const dropped = this.dropped;
-    new Counter({
+    const dropped = {
       name: 'puback_ingest_dropped_messages_total',
       help: 'Messages neither stored nor acknowledged, by reason.',
-      labelNames: ['reason'],
-      registers,
-      collect() {
-        this.reset();
-        for (const reason of DROP_REASONS) this.inc({ reason }, dropped[reason]);
-      },
-    });
+      label: 'reason',
+    };
+    scrapedCounterBy(registry, dropped, () => Object.entries(this.dropped));
     gauge('puback_ingest_queue_rows', 'Rows that wait for COMMIT.', () => gauges().queuedRows);
     gauge(
       'puback_ingest_queue_rows_max',

@@ -1,4 +1,5 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
+import { scrapedGauges } from '../../scraped-metrics.ts';
 
 /** How a TLS handshake ended; a closed set, for the metric's label. */
 export type HandshakeOutcome = 'full' | 'resumed' | 'failed' | 'certificate_refused';
@@ -59,16 +60,7 @@ export function createGateMetrics(registry: Registry): GateMetrics {
 }
 
 function createGauges(registry: Registry, read: () => GateGauges): void {
-  const gauge = (name: string, help: string, value: () => number): void => {
-    new Gauge({
-      name,
-      help,
-      registers: [registry],
-      collect() {
-        this.set(value());
-      },
-    });
-  };
+  const gauge = scrapedGauges(registry);
   gauge(
     'puback_broker_unauthenticated_connections',
     'Open connections without CONNACK.',

@@ -1,4 +1,5 @@
-import { Counter, Gauge, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
+import { scrapedCounterBy, scrapedGauges } from '../../scraped-metrics.ts';
 
 /** What waits for subscribers at this moment, asked at each scrape. */
 export interface FanOutGauges {
@@ -26,38 +27,22 @@ export class FanOutMetrics {
 
   /** Puts the metrics into a registry. Two programs in one process use two registries. */
   register(registry: Registry, bytesMax: number, gauges: () => FanOutGauges): void {
-    const registers = [registry];
-    const gauge = (name: string, help: string, read: () => number) =>
-      new Gauge({
-        name,
-        help,
-        registers,
-        collect() {
-          this.set(read());
-        },
-      });
-    const sent = (): readonly number[] => [this.sentQos0, this.sentQos1];
-    const { dropped } = this;
-    new Counter({
+    const gauge = scrapedGauges(registry);
+    const sent = {
       name: 'puback_broker_sent_messages_total',
       help: 'Messages written to subscribers, by QoS.',
-      labelNames: ['qos'],
-      registers,
-      collect() {
-        this.reset();
-        for (const [qos, count] of sent().entries()) this.inc({ qos }, count);
-      },
-    });
-    new Counter({
+      label: 'qos',
+    };
+    scrapedCounterBy(registry, sent, () => [
+      ['0', this.sentQos0],
+      ['1', this.sentQos1],
+    ]);
+    const dropped = {
       name: 'puback_broker_dropped_messages_total',
       help: 'Messages that did not reach a subscriber, by reason.',
-      labelNames: ['reason'],
-      registers,
-      collect() {
-        this.reset();
-        for (const [reason, count] of Object.entries(dropped)) this.inc({ reason }, count);
-      },
-    });
+      label: 'reason',
+    };
+    scrapedCounterBy(registry, dropped, () => Object.entries(this.dropped));
     gauge(
       'puback_broker_waiting_messages',
       'Messages in memory that wait for subscribers.',

@@ -1,4 +1,5 @@
-import { Counter, Gauge, type Registry } from 'prom-client';
+import { Counter, type Registry } from 'prom-client';
+import { scrapedGauges } from '../../scraped-metrics.ts';
 
 /** What presence counts. */
 export interface PresenceMetrics {
@@ -21,15 +22,7 @@ export function createPresenceMetrics(
   gauges: () => PresenceGauges,
 ): PresenceMetrics {
   const registers = [registry];
-  const gauge = (name: string, help: string, read: () => number) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(read());
-      },
-    });
+  const gauge = scrapedGauges(registry);
   const counter = (name: string, help: string) => new Counter({ name, help, registers });
   gauge('puback_broker_devices_online', 'Devices with a connection.', () => gauges().online);
   gauge(

@@ -1,4 +1,5 @@
-import { Counter, Gauge, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
+import { scrapedCounterBy, scrapedCounters, scrapedGauges } from '../../scraped-metrics.ts';
 
 /** Why a queued message was dropped before its client had it. */
 export const QUEUE_DROP_REASONS = ['count', 'bytes', 'age', 'disk'] as const;
@@ -22,28 +23,16 @@ export class StoreTotals {
 export function registerStoreMetrics(registry: Registry, totals: StoreTotals): void {
   registerGauges(registry, totals);
   registerCounters(registry, totals);
-  new Counter({
+  const dropped = {
     name: 'puback_broker_store_dropped_messages_total',
     help: 'Queued messages dropped before their client had them, by reason.',
-    labelNames: ['reason'],
-    registers: [registry],
-    collect() {
-      this.reset();
-      for (const reason of QUEUE_DROP_REASONS) this.inc({ reason }, totals.dropped[reason]);
-    },
-  });
+    label: 'reason',
+  };
+  scrapedCounterBy(registry, dropped, () => Object.entries(totals.dropped));
 }
 
 function registerGauges(registry: Registry, totals: StoreTotals): void {
-  const gauge = (name: string, help: string, read: () => number) =>
-    new Gauge({
-      name,
-      help,
-      registers: [registry],
-      collect() {
-        this.set(read());
-      },
-    });
+  const gauge = scrapedGauges(registry);
   gauge(
     'puback_broker_store_sessions',
     'Persistent sessions on disk, with a client or without.',
@@ -67,16 +56,7 @@ function registerGauges(registry: Registry, totals: StoreTotals): void {
 }
 
 function registerCounters(registry: Registry, totals: StoreTotals): void {
-  const count = (name: string, help: string, read: () => number) =>
-    new Counter({
-      name,
-      help,
-      registers: [registry],
-      collect() {
-        this.reset();
-        this.inc(read());
-      },
-    });
+  const count = scrapedCounters(registry);
   count(
     'puback_broker_store_write_failures_total',
     'Attempts to write to disk that failed. They are repeated.',

@@ -1,6 +1,7 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { AggregateJob } from './aggregates.ts';
 import { LEVELS, type LevelName } from './levels.ts';
+import { scrapedGauges } from '../../scraped-metrics.ts';
 
 /** Jobs of the aggregates, as they stand in labels. */
 export const AGGREGATE_JOBS = ['refresh', 'retention', 'database_jobs'] as const;
@@ -32,7 +33,7 @@ export function createAggregateMetrics(
   gauges: () => AggregateGauges,
 ): AggregateMetrics {
   const registers = [registry];
-  registerGauges(registers, gauges);
+  registerGauges(registry, gauges);
   const failures = new Counter({
     name: 'puback_aggregates_failures_total',
     help: 'Runs of a job that failed; it is tried again.',
@@ -70,21 +71,13 @@ export function createAggregateMetrics(
   };
 }
 
-function registerGauges(registers: Registry[], gauges: () => AggregateGauges): void {
-  const gauge = (name: string, help: string, read: () => number): Gauge =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(read());
-      },
-    });
+function registerGauges(registry: Registry, gauges: () => AggregateGauges): void {
+  const gauge = scrapedGauges(registry);
   new Gauge({
     name: 'puback_aggregates_success_age_seconds',
     help: 'Time since a job last came through, on any node.',
     labelNames: ['job'],
-    registers,
+    registers: [registry],
     collect() {
       for (const job of AGGREGATE_JOBS) this.set({ job }, gauges().ageSeconds(job));
     },
@@ -93,7 +86,7 @@ function registerGauges(registers: Registry[], gauges: () => AggregateGauges): v
     name: 'puback_aggregates_watermark_lag_seconds',
     help: 'Age of the end of the last materialised bucket.',
     labelNames: ['level'],
-    registers,
+    registers: [registry],
     collect() {
       for (const { name } of LEVELS) this.set({ level: name }, gauges().lagSeconds(name));
     },

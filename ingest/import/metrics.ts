@@ -1,4 +1,5 @@
-import { Counter, Gauge, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
+import { scrapedCounterBy, scrapedGauges } from '../../scraped-metrics.ts';
 
 /** Counts of imports; read at a scrape. */
 export class ImportMetrics {
@@ -13,36 +14,17 @@ export class ImportMetrics {
 
   /** Puts the metrics into a registry. */
   register(registry: Registry, runsMax: number, runs: () => number): void {
-    const registers = [registry];
-    const read = (): [string, number][] => [
-      ['stored', this.#stored],
-      ['refused', this.#refused],
-    ];
-    new Counter({
+    const lines = {
       name: 'puback_import_lines_total',
       help: 'Lines of imported files, by what became of them.',
-      labelNames: ['outcome'],
-      registers,
-      collect() {
-        this.reset();
-        for (const [outcome, lines] of read()) this.inc({ outcome }, lines);
-      },
-    });
-    new Gauge({
-      name: 'puback_import_runs',
-      help: 'Imports that are running.',
-      registers,
-      collect() {
-        this.set(runs());
-      },
-    });
-    new Gauge({
-      name: 'puback_import_runs_max',
-      help: 'Imports that may run at once.',
-      registers,
-      collect() {
-        this.set(runsMax);
-      },
-    });
+      label: 'outcome',
+    };
+    scrapedCounterBy(registry, lines, () => [
+      ['stored', this.#stored],
+      ['refused', this.#refused],
+    ]);
+    const gauge = scrapedGauges(registry);
+    gauge('puback_import_runs', 'Imports that are running.', runs);
+    gauge('puback_import_runs_max', 'Imports that may run at once.', () => runsMax);
   }
 }

@@ -1,4 +1,5 @@
-import { Counter, Gauge, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
+import { scrapedCounterBy, scrapedCounters, scrapedGauges } from '../../scraped-metrics.ts';
 
 /** Counts of the spool since the start of the program. */
 export class SpoolTotals {
@@ -33,15 +34,7 @@ export function registerSpoolMetrics(
 }
 
 function registerGauges(registry: Registry, spool: SpoolGauges, now: () => number): void {
-  const gauge = (name: string, help: string, read: () => number) =>
-    new Gauge({
-      name,
-      help,
-      registers: [registry],
-      collect() {
-        this.set(read());
-      },
-    });
+  const gauge = scrapedGauges(registry);
   gauge(
     'puback_spool_messages',
     'Acknowledged messages on disk that wait for the database.',
@@ -59,16 +52,7 @@ function registerGauges(registry: Registry, spool: SpoolGauges, now: () => numbe
 }
 
 function registerCounters(registry: Registry, totals: SpoolTotals): void {
-  const count = (name: string, help: string, read: () => number) =>
-    new Counter({
-      name,
-      help,
-      registers: [registry],
-      collect() {
-        this.reset();
-        this.inc(read());
-      },
-    });
+  const count = scrapedCounters(registry);
   count(
     'puback_spool_appended_messages_total',
     'Messages written to the spool.',
@@ -94,15 +78,10 @@ function registerCounters(registry: Registry, totals: SpoolTotals): void {
     'Bytes on disk that are not as they were written.',
     () => totals.damagedBytes,
   );
-  new Counter({
+  const refused = {
     name: 'puback_spool_refused_messages_total',
     help: 'Messages that the spool did not take, by reason.',
-    labelNames: ['reason'],
-    registers: [registry],
-    collect() {
-      this.reset();
-      this.inc({ reason: 'full' }, totals.refused.full);
-      this.inc({ reason: 'failed' }, totals.refused.failed);
-    },
-  });
+    label: 'reason',
+  };
+  scrapedCounterBy(registry, refused, () => Object.entries(totals.refused));
 }

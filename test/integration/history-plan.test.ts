@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { inOrganization } from '../../drizzle/transaction.ts';
-import { readingsStatement, type ReadingsQuery } from '../../ingest/history.ts';
+import { readingsStatement } from '../../ingest/history.ts';
+import type { SeriesPageQuery } from '../../ingest/series-page.ts';
 import type { Author } from '../../registry/devices.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { ensureDays, ensureMetric } from '../support/readings.ts';
@@ -48,7 +49,7 @@ interface Plan {
 }
 
 /** Runs the statement of a page. @returns rows it read, and partitions it looked at. */
-async function explain(query: Partial<ReadingsQuery>): Promise<{ rows: number; tables: number }> {
+async function explain(query: Partial<SeriesPageQuery>): Promise<{ rows: number; tables: number }> {
   const { text, values } = readingsStatement({
     organizationId: author.organizationId,
     deviceId,
