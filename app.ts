@@ -6,6 +6,7 @@ import { listenTcp, type Listener, type ListenerParts } from './broker/gate/list
 import { openFilesLimit } from './broker/gate/open-files.ts';
 import { listenTls } from './broker/gate/tls-listener.ts';
 import { createBrokerMetrics } from './broker/metrics.ts';
+import type { PresenceChange } from './broker/presence/presence.ts';
 import type { Config } from './config.ts';
 import { ConnectionHistory } from './connection-history.ts';
 import { openFleet } from './fleet.ts';
@@ -18,6 +19,7 @@ import { createLog, type Logger } from './log.ts';
 import type { Credentials } from './registry/credentials-file.ts';
 import { ensureCredentials, writeAddresses } from './registry/first-start.ts';
 import { createRegistry, type Registry } from './registry/registry.ts';
+import { RuleEngine } from './rule-engine.ts';
 import { openStore } from './store.ts';
 import { openWeb, type WebDeps } from './web.ts';
 
@@ -142,7 +144,9 @@ async function bringUp(
           ? 'when missing'
           : 'never',
   });
-  const store = await openStore({ ...context, database, registry });
+  const engine = await RuleEngine.open({ ...context, database, registry });
+  const { observer } = engine;
+  const store = await openStore({ ...context, database, registry, observer });
   const metrics = createBrokerMetrics(metricsRegistry);
   const gateMetrics = createGateMetrics(metricsRegistry);
   const history = new ConnectionHistory(registry, (code) => gateMetrics.identityFound(code));
@@ -158,10 +162,17 @@ async function bringUp(
   });
   const { guard } = gate;
   const { ingest } = store;
-  const fleet = { ...context, database, registry, ingest, guard, history, metrics };
-  const broker = await openFleet(fleet);
+  const onPresence = (change: PresenceChange): void => engine.presenceChanged(change);
+  const alertTopics = (): Iterable<string> => engine.alertTopics;
+  const told = { onPresence, alertTopics };
+  const joined = { ...context, database, registry, ingest, guard, history, metrics, ...told };
+  const fleet = await openFleet(joined);
+  const { broker } = fleet;
   closeRevoked(registry, broker, log);
-  const addresses = await listen({ ...context, ...store, database, registry, gate, broker });
+  const desk = await engine.start({ ingest, fleet });
+  const parts = { ...context, ...store, ...desk, database, registry, gate, broker };
+  const addresses = await listen(parts);
+  onStop('listening for silence', async () => engine.listensNoMore());
   if (first.credentials === null) return { addresses, credentials: null, isIssued: false };
   const credentials = await writeAddresses(config.DATA_DIR, first.credentials, addresses);
   return { addresses, credentials, isIssued: first.issued };

@@ -41,14 +41,18 @@ export function tryLines(
   shown: Started['credentials'],
   dataDir: string,
 ): string[] {
-  const read = (member: string) => `$(node -p 'require("${resolved(dataDir)}").${member}')`;
-  const deviceKey = shown === null ? read('deviceKey') : shown.deviceKey;
-  const adminKey = shown === null ? read('adminKey') : shown.adminKey;
+  const deviceKey = shown === null ? credentialText(dataDir, 'deviceKey') : shown.deviceKey;
+  const adminKey = shown === null ? credentialText(dataDir, 'adminKey') : shown.adminKey;
   const { hostname, port } = new URL(addresses.mqttUrl);
   return [
     `  mosquitto_pub -h ${hostname} -p ${port} -q 1 -u device -P "${deviceKey}" -t v1/me/data -m '{"temp":21.5}'`,
     `  curl -H "Authorization: Bearer ${adminKey}" ${addresses.httpUrl}/api/v1/devices/first/latest`,
   ];
+}
+
+/** A key as a shell reads it out of credentials.json, so that it is shown nowhere. */
+export function credentialText(dataDir: string, member: 'deviceKey' | 'adminKey'): string {
+  return `$(node -p 'require("${resolved(dataDir)}").${member}')`;
 }
 
 function resolved(dataDir: string): string {

@@ -1,6 +1,8 @@
 import { existsSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { z } from 'zod';
+import { withoutValue } from './config-faults.ts';
+import { ruleSettings } from './config-rules.ts';
 import { ConfigInvalidError, FileUnusableError } from './errors.ts';
 
 const port = z.coerce.number().int().min(0).max(65_535);
@@ -291,6 +293,7 @@ export const configSchema = z.strictObject({
     .describe(
       'Longest wait at shutdown for what is under way; then each part has one second more, and an embedded database that hangs up to 25. What is not stored by then stays unacknowledged.',
     ),
+  ...ruleSettings,
 });
 
 /** All settings, checked and frozen. */
@@ -381,20 +384,4 @@ function retentionFaults(config: Config): string[] {
     if (finer === undefined || config[key] >= config[finer]) return [];
     return [`${key}: must be at least ${finer}`];
   });
-}
-
-/** zod's own texts may quote what was received (a URL with a password in it); these do not. */
-function withoutValue(issue: z.core.$ZodIssue): string {
-  switch (issue.code) {
-    case 'too_small':
-      return `must be at least ${issue.minimum}`;
-    case 'too_big':
-      return `must be at most ${issue.maximum}`;
-    case 'invalid_value':
-      return `must be one of ${issue.values.join(', ')}`;
-    case 'invalid_type':
-      return issue.expected === 'int' ? 'must be a whole number' : `must be a ${issue.expected}`;
-    default:
-      return 'is not valid';
-  }
 }

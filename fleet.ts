@@ -6,6 +6,7 @@ import { ConnectRate } from './broker/gate/connect-rate.ts';
 import type { DeviceParts } from './broker/device-client.ts';
 import { createDiskPersistence } from './broker/store/disk-persistence.ts';
 import { openDiskStore, type DiskStore } from './broker/store/disk-store.ts';
+import { matchesFilter } from './broker/store/topic-filter.ts';
 import { FanOut } from './broker/outgoing/fan-out.ts';
 import { FanOutMetrics } from './broker/outgoing/fan-out-metrics.ts';
 import { FleetPolicy } from './broker/fleet-policy.ts';
@@ -15,7 +16,8 @@ import type { LoginGuard } from './broker/gate/login-guard.ts';
 import type { BrokerMetrics } from './broker/metrics.ts';
 import type { OutgoingMessage } from './broker/message.ts';
 import type { PresencePage } from './broker/presence/presence-port.ts';
-import { Presence, type StatusPage } from './broker/presence/presence.ts';
+import type { DevicePresence } from './broker/presence/presence-state.ts';
+import { Presence, type PresenceChange, type StatusPage } from './broker/presence/presence.ts';
 import { StatusReads } from './broker/presence/status-reads.ts';
 import type { IntegratorPrincipal } from './broker/principal.ts';
 import type { Config } from './config.ts';
@@ -42,7 +44,22 @@ export interface FleetDeps {
   /** Milliseconds since 1970. */
   readonly now: () => number;
   readonly log: Logger;
+  /** Topics of alerts of which something is retained. */
+  readonly alertTopics?: (() => Iterable<string>) | undefined;
+  /** Told of each change of a device's presence, at once. */
+  readonly onPresence?: ((change: PresenceChange) => void) | undefined;
   readonly onStop: (name: string, close: () => Promise<void>) => void;
+}
+
+/** The broker, and what others ask of what stands behind it. */
+export interface Fleet {
+  readonly broker: Broker;
+  /** What is known of a device now; null: what is stored is all there is to know. */
+  presenceOf(deviceId: number): DevicePresence | null;
+  /** Payload of the message that is retained under a topic; null: there is none. */
+  retained(topic: string): Buffer | null;
+  /** Topics of the retained messages that a filter matches. */
+  retainedTopics(filter: string): Iterable<string>;
 }
 
 /** How often sessions of keys that have ended are looked for. */
@@ -56,7 +73,7 @@ const STATUS_PAGE = 500;
  * Opens the broker of a fleet: sessions on disk, fan-out, presence, and the policy that joins devices
  * with ingest and the registry. In the order in which they need each other; they end in reverse.
  */
-export async function openFleet(deps: FleetDeps): Promise<Broker> {
+export async function openFleet(deps: FleetDeps): Promise<Fleet> {
   const { config, database, history, metrics, metricsRegistry, log, onStop } = deps;
   const store = await openDiskStore({
     folder: join(config.DATA_DIR, 'sessions'),
@@ -88,7 +105,12 @@ export async function openFleet(deps: FleetDeps): Promise<Broker> {
   await broker.start();
   forgetRevoked(deps, { store, fanOut, presence });
   onStop('broker', () => stopBroker(broker, deps.ingest, config.SHUTDOWN_TIMEOUT_S * 1000));
-  return broker;
+  return {
+    broker,
+    presenceOf: (deviceId) => presence.current(deviceId),
+    retained: (topic) => store.retained(topic)?.payload ?? null,
+    retainedTopics: (filter) => topicsOf(store.retainedMatching(filter)),
+  };
 }
 
 /** Ends what outlives a connection when its key or its device goes: sessions and retained status. */
@@ -153,7 +175,7 @@ function createPolicy(deps: FleetDeps, parts: Parts): FleetPolicy {
       return ofKey.length < config.KEY_SESSIONS_MAX;
     },
     device: deviceParts(deps, parts),
-    integrator: integratorParts(parts),
+    integrator: integratorParts(deps, parts),
     refused: (refused) => history.refusedConnect(refused),
     violated: (...violation) => history.violated(...violation),
     takenOver: (old, next) => history.takenOver(old, next),
@@ -243,10 +265,19 @@ interface HeldHello {
   readonly isOver: () => boolean;
 }
 
-function integratorParts({ store, presence, history }: Parts): IntegratorParts {
+function integratorParts(
+  { alertTopics = () => [] }: FleetDeps,
+  { store, presence, history }: Parts,
+): IntegratorParts {
   const statuses = new StatusReads((page) => presence.statusPage(page));
   return {
-    statusMessages: (...asked) => statusMessages(statuses, ...asked),
+    async *wildcardMessages(principal, filter, isOpen) {
+      yield* statusMessages(statuses, principal, filter, isOpen);
+      for (const topic of alertTopicsOf(principal, filter, alertTopics())) {
+        const message = store.retained(topic);
+        if (message !== null) yield message;
+      }
+    },
     retained: (topic) => store.retained(topic),
     refused: (...refused) => history.refusedMessage(...refused),
     opened: (session) => history.opened(session),
@@ -254,7 +285,20 @@ function integratorParts({ store, presence, history }: Parts): IntegratorParts {
   };
 }
 
-/** Retained state for a filter with wildcards comes from the database; only `status` has any. */
+/** Those of alerts that a filter with wildcards selects, of devices that the principal may see. */
+function* alertTopicsOf(
+  { devices }: IntegratorPrincipal,
+  filter: string,
+  topics: Iterable<string>,
+): Generator<string> {
+  if (!/^v1\/[^/]+\/[^/]+\/alert\/[^/]+$/.test(filter)) return;
+  for (const topic of topics) {
+    const isSeen = devices === null || devices.includes(topic.split('/')[2] ?? '');
+    if (isSeen && matchesFilter(topic, filter)) yield topic;
+  }
+}
+
+/** The retained status of many devices comes from the database. */
 async function* statusMessages(
   statuses: StatusReads,
   { organizationId, devices }: IntegratorPrincipal,
@@ -307,7 +351,7 @@ function openFanOut(
 }
 
 function openPresence(
-  { metricsRegistry, log }: FleetDeps,
+  { metricsRegistry, onPresence, log }: FleetDeps,
   store: DiskStore,
   fanOut: FanOut,
   presenceStore: ReturnType<typeof createPresenceStore>,
@@ -319,6 +363,7 @@ function openPresence(
     },
     readStatus: (topic) => store.retained(topic)?.payload ?? null,
     retainedStatusTopics: () => topicsOf(store.retainedMatching('v1/+/+/status')),
+    onChanged: onPresence,
     now: () => Date.now(),
     log,
     registry: metricsRegistry,

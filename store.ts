@@ -4,6 +4,7 @@ import type { Config } from './config.ts';
 import type { Database } from './drizzle/database.ts';
 import { createAggregates, type Aggregates } from './ingest/aggregates/aggregates.ts';
 import { Ingest } from './ingest/ingest.ts';
+import type { ReadingObserver } from './ingest/observer.ts';
 import { createOccurrences } from './ingest/occurrences.ts';
 import { registerSpoolMetrics } from './ingest/spool/spool-metrics.ts';
 import { claimSpool } from './ingest/spool/spool-owner.ts';
@@ -19,6 +20,8 @@ export interface StoreDeps {
   readonly database: Database;
   readonly registry: Registry;
   readonly metricsRegistry: MetricsRegistry;
+  /** Told of what devices send; see `Ingest`. */
+  readonly observer: ReadingObserver;
   /** Milliseconds since 1970. */
   readonly now: () => number;
   readonly log: Logger;
@@ -49,7 +52,16 @@ export async function openStore(deps: StoreDeps): Promise<Store> {
   if (config.SPOOL_BYTES_MAX > 0) await claimSpool(folder, database.pool, spool.pendingMessages);
   registerSpoolMetrics(metricsRegistry, spool);
   const limits = ingestLimits(config);
-  const ingest = new Ingest({ database, spool, limits, now, registry: metricsRegistry, log });
+  const { observer } = deps;
+  const ingest = new Ingest({
+    database,
+    spool,
+    limits,
+    observer,
+    now,
+    registry: metricsRegistry,
+    log,
+  });
   await watchQuarantine({ registry, ingest, log });
   const aggregates = await openAggregates(deps, ingest);
   await ingest.start();

@@ -17,12 +17,13 @@ import { createQuarantine } from './ingest/quarantine.ts';
 import { createHealth, readVersion } from './joints.ts';
 import type { Logger } from './log.ts';
 import { createReinjection } from './quarantine-joints.ts';
+import type { RuleDesk } from './rule-engine.ts';
 import { writeAudit } from './registry/audit.ts';
 import type { Registry } from './registry/registry.ts';
 import type { Store } from './store.ts';
 
 /** What HTTP is joined with. */
-export interface WebDeps extends Store {
+export interface WebDeps extends Store, RuleDesk {
   readonly config: Config;
   readonly database: Database;
   readonly registry: Registry;
@@ -54,6 +55,13 @@ export async function openWeb(deps: WebDeps, listening: ListenerParts): Promise<
     }),
     intake,
     imports,
+    rules: deps.rules,
+    alerts: deps.alerts,
+    silences: deps.silences,
+    notify: deps.notify,
+    explanations: deps.explanations,
+    backtests: deps.backtests,
+    now: Date.now,
     health: createHealth(database, deps),
     metricsRegistry,
     version: readVersion(findPackageRoot()),

@@ -7,6 +7,8 @@ import {
   RequestInvalidError,
   reasonOf,
 } from '../errors.ts';
+import { RuleInvalidError } from '../rule-errors.ts';
+import { faultsOf } from '../rules/rule-faults.ts';
 
 /** What the API answers when it cannot do what was asked: RFC 9457, `application/problem+json`. */
 export const problemSchema = z.object({
@@ -32,6 +34,7 @@ export const PROBLEM_TYPE = 'application/problem+json';
 /** Seconds to wait before asking again, when the database is away. */
 const RETRY_AFTER_S = 5;
 const FAULTS_MAX = 20;
+const FAULT_CHARS_MAX = 300;
 
 /**
  * The error that a thrown value stands for: an {@link AppError} itself, a fault of the request as
@@ -41,9 +44,14 @@ export function toAppError(error: unknown): AppError {
   if (error instanceof AppError) return error;
   if (hasZodFastifySchemaValidationErrors(error)) {
     const where = 'validationContext' in error ? String(error.validationContext) : 'request';
-    const faults = error.validation.map(({ instancePath, message }) =>
-      faultText(where, instancePath, message ?? 'is not valid'),
-    );
+    // Zod's own issues, taken apart by the validator.
+    const issues = error.validation.map(({ keyword, instancePath, message, params }) => ({
+      ...params,
+      code: keyword,
+      path: instancePath.split('/').filter((part) => part !== ''),
+      message: message ?? 'is not valid',
+    })) as unknown as z.core.$ZodIssue[];
+    const faults = faultsOf({ issues }).map(({ path, message }) => faultText(where, path, message));
     return new RequestInvalidError(faults.slice(0, FAULTS_MAX));
   }
   const status = clientStatusOf(error);
@@ -67,10 +75,19 @@ export function toProblem(error: AppError, requestId: string): Problem {
       code: error.code,
       detail: error.message.slice(0, 2000),
       ...(error instanceof RequestInvalidError ? { errors: [...error.faults] } : {}),
+      ...(error instanceof RuleInvalidError ? { errors: ruleFaults(error) } : {}),
       ...(error instanceof MessageRefusedError ? { refusal: error.refusal } : {}),
       ...(error instanceof InternalError ? { requestId } : {}),
     },
   };
+}
+
+function ruleFaults({ faults }: RuleInvalidError): string[] {
+  return faults
+    .slice(0, FAULTS_MAX)
+    .map(({ path, message }) =>
+      `${path === '' ? 'rule' : path}: ${message}`.slice(0, FAULT_CHARS_MAX),
+    );
 }
 
 /** Fastify's own errors carry the status that they mean: 400, 413, 415. */
@@ -82,9 +99,9 @@ function clientStatusOf(error: unknown): number | null {
     : null;
 }
 
-function faultText(where: string, instancePath: string, message: string): string {
-  const place = [where === 'querystring' ? 'query' : where, ...instancePath.split('/')];
-  return `${place.filter((part) => part !== '').join('.')}: ${message}`.slice(0, 200);
+function faultText(where: string, path: string, message: string): string {
+  const place = where === 'querystring' ? 'query' : where;
+  return `${path === '' ? place : `${place}.${path}`}: ${message}`.slice(0, FAULT_CHARS_MAX);
 }
 
 function titleOf(code: string): string {

@@ -70,6 +70,10 @@ export interface Route<
     | 'events'
     | 'ingest'
     | 'quarantine'
+    | 'rules'
+    | 'alerts'
+    | 'silences'
+    | 'notifications'
     | 'diagnostics'
     | 'operation';
   /**

@@ -1,4 +1,6 @@
 import { z } from 'zod';
+import type { AppError } from '../errors.ts';
+import { DURATION_HINT, parseDuration } from '../rules/duration.ts';
 import { parseMicros } from './time-text.ts';
 
 /** `{device}` in a path. Any text: one that cannot be a name is a device that does not exist. */
@@ -58,4 +60,57 @@ export function labelText(charsMax: number): z.ZodType<string> {
     .min(1)
     .max(charsMax)
     .refine((text) => !/\p{Cc}|\p{Cs}/u.test(text), 'must not have control characters');
+}
+
+/**
+ * The id that a text is.
+ * @param NotFound what a text that is no UUID, and so the id of nothing, is answered with.
+ */
+export function uuidOf(text: string, NotFound: new (id: string) => AppError): string {
+  if (!z.uuid().safeParse(text).success) throw new NotFound(text);
+  return text;
+}
+
+/** A duration, as microseconds. */
+export const durationText = z
+  .string()
+  .transform((text, context) => {
+    const micros = parseDuration(text);
+    if (micros !== null) return micros;
+    context.addIssue(DURATION_HINT);
+    return z.NEVER;
+  })
+  .describe('250ms, 2s, 5m, 1h, 1d.');
+
+/** `true` or `false` in a query. */
+export const flagQuery = z
+  .enum(['true', 'false'])
+  .transform((text) => text === 'true')
+  .optional();
+
+/** Some of a closed set in a query, with commas between them. */
+export function listQuery<const Value extends string>(values: readonly Value[]) {
+  const known: ReadonlySet<string> = new Set(values);
+  return z
+    .string()
+    .max(200)
+    .transform((text, context) => {
+      const asked = [...new Set(text.split(','))].toSorted();
+      const strange = asked.find((value) => !known.has(value));
+      if (strange === undefined) return asked as Value[];
+      context.addIssue(`must be of ${values.join(', ')}, with commas between`);
+      return z.NEVER;
+    })
+    .optional();
+}
+
+/** A text that may be empty and have several lines; no other control characters. */
+export function freeText(charsMax: number): z.ZodString {
+  return z
+    .string()
+    .max(charsMax)
+    .refine(
+      (text) => !/\p{Cc}|\p{Cs}/u.test(text.replaceAll(/[\n\r\t]/g, ' ')),
+      'must not have control characters',
+    );
 }

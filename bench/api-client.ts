@@ -14,6 +14,21 @@ export interface ListedKey {
   state: string;
 }
 
+/** An alert with why each of its steps was taken. */
+export interface ExplainedAlert {
+  alertId: string;
+  rule: string;
+  device: string;
+  transitions: {
+    sequence: number;
+    at: string;
+    from: string;
+    to: string;
+    words: string;
+    operands: { name: string; value: number | string | boolean | null }[];
+  }[];
+}
+
 const TIMEOUT_MS = 30_000;
 /** Rows that one page of history asks for: the default of PAGE_ROWS_MAX. */
 const PAGE_ROWS = 10_000;
@@ -93,6 +108,35 @@ export class ApiClient {
       if (page.next === null) return;
       query.set('cursor', page.next);
     }
+  }
+
+  /** Makes something of a collection. @returns it, as it was answered. */
+  async make(path: string, content: object): Promise<Record<string, unknown>> {
+    const { status, body } = await this.#send('POST', path, content);
+    if (status !== 200 && status !== 201) throw refusal(`POST ${path}`, status, body);
+    return body as Record<string, unknown>;
+  }
+
+  /** Makes an alert rule; one that has its name already is left as it is. */
+  async ensureRule(rule: { readonly name: string }): Promise<void> {
+    const { status, body } = await this.#send('POST', '/api/v1/rules', rule);
+    if (status === 201 || codeOf(body) === 'RULE_EXISTS') return;
+    throw refusal(`rule "${rule.name}" cannot be made`, status, body);
+  }
+
+  /** The last hundred alerts of a rule that began at a time or behind it, oldest first. */
+  async alertsOf(rule: string, fromMs: number): Promise<{ id: string }[]> {
+    const query = new URLSearchParams({ rule, from: new Date(fromMs).toISOString() });
+    const { status, body } = await this.#send('GET', `/api/v1/alerts?${query.toString()}`);
+    if (status !== 200) throw refusal(`alerts of "${rule}" cannot be listed`, status, body);
+    return (body as { data: { id: string }[] }).data.toReversed();
+  }
+
+  /** Why an alert did what it did. */
+  async explain(alertId: string): Promise<ExplainedAlert> {
+    const { status, body } = await this.#send('GET', `/api/v1/alerts/${alertId}/explain`);
+    if (status !== 200) throw refusal(`alert ${alertId} cannot be explained`, status, body);
+    return body as ExplainedAlert;
   }
 
   /** The samples of the Prometheus page, by name with labels as it stands there. */

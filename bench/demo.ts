@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { createApp, type App } from '../app.ts';
-import { printWelcome } from '../banner.ts';
+import { credentialText, printWelcome } from '../banner.ts';
 import { loadConfig, type Config } from '../config.ts';
 import { ToolFailedError } from '../errors.ts';
 import { ApiClient } from './api-client.ts';
@@ -11,12 +11,14 @@ import {
   runTool,
   type OptionTable,
 } from './command-line.ts';
+import { AlertTeller, DEMO_RULE, demoReadings, HEAT_AFTER_MS, HEATED_BOARD } from './demo-alert.ts';
 import { readCredentials } from './credentials.ts';
 import { formatCount, formatMs } from './figures.ts';
 import { Fleet } from './fleet.ts';
 import { provisionFleet, revokeFleetKeys } from './fleet-keys.ts';
 
 const HELP = `Puback with a small simulated fleet, in one process: see it work, then send something yourself.
+One board gets too hot after a while: an alert fires, is explained, and is resolved.
 
   npm run demo -- [options]
 
@@ -66,13 +68,17 @@ async function runFleet(
     load.devices,
     () => !load.interrupted.aborted,
   );
-  const fleet = new Fleet({ mqttUrl, boards, ratePerS: load.ratePerS });
+  await api.ensureRule(DEMO_RULE);
+  const startMs = Date.now();
+  const readingOf = demoReadings(startMs);
+  const fleet = new Fleet({ mqttUrl, boards, ratePerS: load.ratePerS, readingOf });
   try {
     if (load.interrupted.aborted) return;
     printWelcome(app.started, config);
     process.stdout.write(`${fleetText(httpUrl, boards.length)}\n`);
     fleet.start();
-    await printLines(fleet, api, load.interrupted);
+    const teller = new AlertTeller(api, curlText(httpUrl, config), startMs);
+    await Promise.all([printLines(fleet, api, load.interrupted), teller.run(load.interrupted)]);
     process.stdout.write('\nStopping.\n');
     await fleet.drain(DRAIN_MS);
   } finally {
@@ -85,9 +91,15 @@ function fleetText(httpUrl: string, boards: number): string {
   return [
     '',
     `  ${boards} simulated boards publish now. In a browser: ${httpUrl}/docs`,
+    `  In ${HEAT_AFTER_MS / 1000} seconds board ${HEATED_BOARD} gets too hot: its alert is told of here.`,
     '  Ctrl-C stops everything.',
     '',
   ].join('\n');
+}
+
+/** The beginning of a command that reads what the demo shows, up to the path. */
+function curlText(httpUrl: string, { DATA_DIR }: Config): string {
+  return `curl -s -H "Authorization: Bearer ${credentialText(DATA_DIR, 'adminKey')}" ${httpUrl}/api/v1`;
 }
 
 /** One line every few seconds until the signal aborts. */

@@ -1,6 +1,7 @@
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
 import type { AcknowledgedLog } from './acknowledged-log.ts';
 import type { BoardAccess } from './fleet-keys.ts';
+import type { SensorReading } from './sensor-curves.ts';
 import { SimulatedBoard, type BoardObserver } from './simulated-board.ts';
 
 /** Counts since the start of the fleet, in messages. */
@@ -34,6 +35,8 @@ export interface FleetOptions {
   log?: AcknowledgedLog;
   /** Connections opened in a second. */
   connectsPerS?: number;
+  /** What a board measures; `sensorReading` when left out. */
+  readingOf?: (board: number, timeMs: number) => SensorReading;
 }
 
 const CONNECTS_PER_S = 200;
@@ -61,7 +64,7 @@ export class Fleet {
     this.#options = options;
     const observer = this.#observer();
     this.#boards = options.boards.map(
-      (access) => new SimulatedBoard(access, options.mqttUrl, observer),
+      (access) => new SimulatedBoard(access, options.mqttUrl, observer, options.readingOf),
     );
   }
 

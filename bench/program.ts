@@ -26,6 +26,7 @@ export interface Exit {
 /** Puback as a process of its own. */
 export interface Program {
   readonly pid: number;
+  readonly dataDir: string;
   readonly credentials: Credentials;
   /** Settles when the process has ended, whoever ended it. */
   readonly exited: Promise<Exit>;
@@ -75,7 +76,9 @@ export async function startProgram(options: ProgramOptions): Promise<Program> {
   for (;;) {
     const credentials = await readyCredentials(options.dataDir);
     if (exit !== null) break;
-    if (credentials !== null) return programOf(child, credentials, exited);
+    if (credentials !== null) {
+      return { ...programOf(child, credentials, exited), dataDir: options.dataDir };
+    }
     if (performance.now() > deadline) break;
     await delay(POLL_MS);
   }
@@ -118,7 +121,11 @@ export async function logTail(path: string): Promise<string> {
   return (text ?? '').slice(-LOG_TAIL);
 }
 
-function programOf(child: ChildProcess, credentials: Credentials, exited: Promise<Exit>): Program {
+function programOf(
+  child: ChildProcess,
+  credentials: Credentials,
+  exited: Promise<Exit>,
+): Omit<Program, 'dataDir'> {
   return {
     pid: child.pid ?? 0,
     credentials,

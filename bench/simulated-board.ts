@@ -1,7 +1,7 @@
 import { connect, type MqttClient } from 'mqtt';
 import { reasonOf } from '../errors.ts';
 import type { BoardAccess } from './fleet-keys.ts';
-import { sensorReading } from './sensor-curves.ts';
+import { sensorReading, type SensorReading } from './sensor-curves.ts';
 
 /** What happens to the messages of a board. The fleet counts it. */
 export interface BoardObserver {
@@ -36,6 +36,7 @@ export class SimulatedBoard {
   readonly #access: BoardAccess;
   readonly #mqttUrl: string;
   readonly #observer: BoardObserver;
+  readonly #readingOf: (board: number, timeMs: number) => SensorReading;
   /** Unacknowledged messages by their time, oldest first. */
   readonly #waiting = new Map<number, WaitingMessage>();
   #toSend: number[] = [];
@@ -49,10 +50,16 @@ export class SimulatedBoard {
   #lastTimeMs = 0;
   #seq = 0;
 
-  constructor(access: BoardAccess, mqttUrl: string, observer: BoardObserver) {
+  constructor(
+    access: BoardAccess,
+    mqttUrl: string,
+    observer: BoardObserver,
+    readingOf: (board: number, timeMs: number) => SensorReading = sensorReading,
+  ) {
     this.#access = access;
     this.#mqttUrl = mqttUrl;
     this.#observer = observer;
+    this.#readingOf = readingOf;
   }
 
   get waitingCount(): number {
@@ -118,7 +125,7 @@ export class SimulatedBoard {
     const timeMs = Math.max(Date.now(), this.#lastTimeMs + 1);
     this.#lastTimeMs = timeMs;
     this.#seq += 1;
-    const reading = sensorReading(this.#access.number, timeMs);
+    const reading = this.#readingOf(this.#access.number, timeMs);
     const payload = JSON.stringify({ ts: timeMs, seq: this.#seq, ...reading });
     this.#waiting.set(timeMs, { payload, sinceMs: performance.now(), isSent: false });
     this.#toSend.push(timeMs);

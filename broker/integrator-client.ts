@@ -16,8 +16,8 @@ const FORBIDDEN: Intake = { channel: 'open', name: null, refusal: null, word: ''
 
 /** What an integrator's access works with. */
 export interface IntegratorParts {
-  /** Retained status messages of devices, for filters with wildcards. */
-  readonly statusMessages: (
+  /** Retained messages, for filters with wildcards. */
+  readonly wildcardMessages: (
     principal: IntegratorPrincipal,
     filter: string,
     isOpen: () => boolean,
@@ -97,7 +97,7 @@ export class IntegratorClient implements Access {
 
   retained(filter: string): Iterable<OutgoingMessage> | AsyncIterable<OutgoingMessage> {
     if (/[+#]/.test(filter)) {
-      return this.#parts.statusMessages(this.#principal, filter, () => this.#isOpen);
+      return this.#parts.wildcardMessages(this.#principal, filter, () => this.#isOpen);
     }
     const found = this.#parts.retained(filter);
     return found === null ? [] : [found];

@@ -55,6 +55,10 @@ export const device = pgTable(
     updatedAt: at('updated_at').notNull().defaultNow(),
     disabledAt: at('disabled_at'),
     quarantinedAt: at('quarantined_at'),
+    /** What kind of device it is, as rules and people call it; null when nobody has said. */
+    deviceType: text('device_type'),
+    /** Longest time that it is meant to let pass between two readings; null: not declared. */
+    reportIntervalMs: doublePrecision('report_interval_ms'),
   },
   (table) => [
     // Unique, and the order of GET /api/v1/devices.

@@ -35,6 +35,20 @@ const RIGHTS: Readonly<Record<string, readonly string[]>> = {
   reading_1m: ['SELECT'],
   reading_1h: ['SELECT'],
   reading_1d: ['SELECT'],
+  device_cadence: ['SELECT'],
+  alert_rule: ['SELECT', 'INSERT', 'UPDATE'],
+  alert_rule_version: ['SELECT', 'INSERT'],
+  alert: ['SELECT', 'UPDATE'],
+  // UPDATE, because steps of open alerts are to be notified anew when routes change.
+  alert_transition: ['SELECT', 'UPDATE'],
+  alert_note: ['SELECT', 'INSERT'],
+  silence: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+  receiver: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+  notification_route: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+  notification_policy: ['SELECT', 'INSERT', 'UPDATE'],
+  notification_group: ['SELECT', 'UPDATE', 'DELETE'],
+  notification: ['SELECT', 'INSERT', 'UPDATE'],
+  notification_alert: ['SELECT', 'INSERT'],
 };
 
 const DELETE_READINGS = 'device_readings_delete(int4)';

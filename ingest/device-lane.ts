@@ -4,6 +4,7 @@ import type { Batch } from './batch.ts';
 import { BootSequence } from './boot-sequence.ts';
 import type { LogRate } from './log-rate.ts';
 import type { Message } from './message.ts';
+import type { ObservedSeries } from './observer.ts';
 import { SharedWait } from './shared-rate.ts';
 import type { PendingSequence } from './spool/pending-sequences.ts';
 import { TokenBucket } from './token-bucket.ts';
@@ -19,6 +20,8 @@ export interface Slot {
   quality: number;
   /** The open batch that holds the newest reading, if any does. */
   batch: Batch | null;
+  /** Made when it is observed for the first time. */
+  observed: ObservedSeries | null;
 }
 
 /** Boots of a device whose numbers are in memory. */

@@ -15,6 +15,7 @@ import { ClockMetrics } from './clock-metrics.ts';
 import type { Lane } from './lane.ts';
 import type { Message } from './message.ts';
 import type { MetricUnits } from './metric-units.ts';
+import type { ObservedSample, ReadingObserver } from './observer.ts';
 import type { DatedOccurrence } from './occurrence-rows.ts';
 import { reportClock, setAside } from './refusal.ts';
 
@@ -25,6 +26,8 @@ export interface EncoderParts {
   /** Told of the units that messages name. */
   readonly units?: MetricUnits | null;
   readonly clockMetrics?: ClockMetrics;
+  /** Told of what is stored as readings or events, once. */
+  readonly observer?: ReadingObserver | null | undefined;
 }
 
 /** Makes rows of messages, in the writer's open batch. */
@@ -33,12 +36,16 @@ export class Encoder {
   readonly #limits: TimeLimits;
   readonly #units: MetricUnits | null;
   readonly #clockMetrics: ClockMetrics;
+  readonly #observer: ReadingObserver | null;
+  /** Of the sample that is observed: one for all, as observers look at it at once. */
+  readonly #times = { timeMicros: 0, receivedMicros: 0, isLive: true };
 
-  constructor({ writer, limits, units, clockMetrics }: EncoderParts) {
+  constructor({ writer, limits, units, clockMetrics, observer }: EncoderParts) {
     this.#writer = writer;
     this.#limits = limits;
     this.#units = units ?? null;
     this.#clockMetrics = clockMetrics ?? new ClockMetrics();
+    this.#observer = observer ?? null;
   }
 
   /** Makes rows of what is new. Of a message that is refused already only the numbers are noted. */
@@ -80,6 +87,12 @@ export class Encoder {
     message.canonical = canonical.end();
   }
 
+  /** Tells the observer of a message that went to quarantine, at least in part. */
+  refuse({ quarantine, lane: { device }, receivedMicros }: Message): void {
+    if (quarantine === null) return;
+    this.#observer?.refused(device.organizationId, device.deviceId, receivedMicros);
+  }
+
   #encodeOccurrence(message: Message, decoded: Decoded): void {
     if (!this.#isNew(message.lane, decoded.samples[0]?.seq ?? null)) {
       noteDuplicate(message);
@@ -87,6 +100,9 @@ export class Encoder {
     }
     if (message.quarantine !== null) return;
     message.dated = this.#date(message, decoded);
+    if (message.dated !== null && this.#observer !== null) {
+      this.#observeEvent(this.#observer, message, message.dated);
+    }
     if (message.dated === null || !message.publication.isWanted()) return;
     message.canonical = canonicalOf(message.dated, decoded);
   }
@@ -120,12 +136,35 @@ export class Encoder {
     const { timeMicros, quality } = resolved;
     this.#clockMetrics.dated(quality, isLate(timeMicros, message.receivedMicros));
     const batch = this.#writer.open;
+    const observer = this.#observer;
     for (const { metric, value, text } of sample.points) {
       const slot = device.slots.get(metric);
       if (slot === undefined) throw new Error(`series of ${metric} not looked up`);
       batch.addReading(slot, timeMicros, value, text, message.receivedMicros, quality);
+      if (observer === null) continue;
+      slot.observed ??= observer.seriesOf(device.organizationId, device.deviceId, metric);
+      observer.reading(slot.observed, timeMicros, value, text);
     }
+    observer?.sampleEnd(device.deviceId, this.#timesOf(message, timeMicros));
     canonical?.add(timeMicros, sample);
+  }
+
+  #observeEvent(
+    observer: ReadingObserver,
+    message: Message,
+    { occurrence, timesMicros }: DatedOccurrence,
+  ): void {
+    if (occurrence.kind !== 'event') return;
+    const { name, content } = occurrence;
+    const times = this.#timesOf(message, timesMicros[0] ?? 0);
+    observer.event(message.lane.device, { ...times, name, content });
+  }
+
+  #timesOf({ receivedMicros, lane }: Message, timeMicros: number): ObservedSample {
+    this.#times.timeMicros = timeMicros;
+    this.#times.receivedMicros = receivedMicros;
+    this.#times.isLive = lane.isLive || lane.isOfSpool;
+    return this.#times;
   }
 
   /** Null when the sample is too old; the message goes to quarantine then. */

@@ -11,6 +11,7 @@ import type { Publication, Receipt } from './message.ts';
 import { MetricCatalog } from './metric-catalog.ts';
 import { MetricUnits } from './metric-units.ts';
 import { IngestMetrics, type Ledger } from './metrics.ts';
+import type { ReadingObserver } from './observer.ts';
 import type { ReplayOptions, ReplayWayIn } from './replay-port.ts';
 import { SpoolDrain, type DrainState } from './spool-drain.ts';
 import type { Spool } from './spool/spool.ts';
@@ -32,6 +33,8 @@ export interface IngestParts {
   readonly now?: () => number;
   readonly registry: Registry;
   readonly log: Logger;
+  /** Told of readings and events before they are stored, of both ways in; null costs nothing. */
+  readonly observer?: ReadingObserver | null;
 }
 
 const HOUSEKEEPING_MS = 60_000;
@@ -62,7 +65,7 @@ export class Ingest implements ReplayWayIn {
   #watermarkMicros = 0;
   #housekeeping: NodeJS.Timeout | undefined;
 
-  constructor({ database, spool, limits, registry, log, now = Date.now }: IngestParts) {
+  constructor({ database, spool, limits, registry, log, now = Date.now, observer }: IngestParts) {
     this.#log = log;
     this.#now = now;
     this.#limits = limits;
@@ -79,6 +82,7 @@ export class Ingest implements ReplayWayIn {
       clockMetrics: this.#clockMetrics,
       timeoutMs: limits.databaseTimeoutMs,
       lateBefore: () => this.#lateBefore(),
+      observer: observer ?? null,
       now,
       log,
     };

@@ -274,5 +274,6 @@ function addSlot(lane: DeviceLane, name: string, metricId: number, timeMicros: n
     receivedMicros: 0,
     quality: 0,
     batch: null,
+    observed: null,
   });
 }

@@ -5,6 +5,7 @@ import type { ClockMetrics } from './clock-metrics.ts';
 import type { LaneStore } from './lane-store.ts';
 import type { IngestMetrics } from './metrics.ts';
 import type { MetricUnits } from './metric-units.ts';
+import type { ReadingObserver } from './observer.ts';
 import type { BatchSpool } from './writer-limits.ts';
 
 /** Bounds of the pipeline. */
@@ -32,6 +33,8 @@ export interface PipelineParts {
   /** Told of the units that messages name. */
   readonly units?: MetricUnits | null;
   readonly clockMetrics?: ClockMetrics;
+  /** Told of readings and events before they are stored; null costs nothing. */
+  readonly observer?: ReadingObserver | null | undefined;
   /** Milliseconds since 1970; the wall clock when left out. */
   readonly now?: () => number;
 }

@@ -273,6 +273,7 @@ export class Pipeline {
       return false;
     }
     if (!(outcome instanceof Refusal)) this.#encoder.encode(message, outcome);
+    this.#encoder.refuse(message);
     this.#writer.open.addMessage(message);
     this.#writer.added();
     return true;

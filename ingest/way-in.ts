@@ -7,6 +7,7 @@ import { LaneStore, type Rates } from './lane-store.ts';
 import type { MetricCatalog } from './metric-catalog.ts';
 import type { MetricUnits } from './metric-units.ts';
 import type { IngestMetrics } from './metrics.ts';
+import type { ReadingObserver } from './observer.ts';
 import type { PipelineLimits } from './pipeline-parts.ts';
 import { Pipeline } from './pipeline.ts';
 import { ReadingStore } from './reading-store.ts';
@@ -41,6 +42,8 @@ export interface WayInParts {
   readonly pendingSequences?: (deviceId: number) => readonly PendingSequence[];
   readonly loadedNumbers?: (deviceId: number) => readonly PendingSequence[];
   readonly onNumber?: OnNumber | undefined;
+  /** See {@link PipelineParts}. */
+  readonly observer?: ReadingObserver | null | undefined;
 }
 
 /** From a publication to its COMMIT: the parts in the order that a message meets them. */
@@ -88,6 +91,7 @@ export function createWayIn(parts: WayInParts): WayIn {
     spool,
     units,
     now: parts.now,
+    observer: parts.observer,
   });
   return { lanes, pipeline, writer, store };
 }

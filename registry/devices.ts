@@ -10,6 +10,7 @@ import {
 import { guardStore } from '../drizzle/sqlstate.ts';
 import { DeviceExistsError, DeviceLimitError } from '../errors.ts';
 import { writeAudit } from './audit.ts';
+import type { DeviceChanges } from './device-changes.ts';
 import { getDeviceRow, type DeviceRow } from './device-row.ts';
 import type { Revocation, Revocations } from './revocations.ts';
 
@@ -19,6 +20,10 @@ export interface Device {
   readonly slug: string;
   readonly displayName: string;
   readonly tags: readonly string[];
+  /** What kind of device it is; null when nobody has said. */
+  readonly type: string | null;
+  /** Longest time that it is meant to let pass between two readings; null: not declared. */
+  readonly reportIntervalMs: number | null;
   /** Its keys are refused. */
   readonly isDisabled: boolean;
   /** What it sends goes to quarantine; it stays connected. */
@@ -41,12 +46,18 @@ export interface NewDevice {
   /** The slug when left out. */
   readonly displayName?: string | undefined;
   readonly tags?: readonly string[] | undefined;
+  readonly type?: string | null | undefined;
+  readonly reportIntervalMs?: number | null | undefined;
 }
 
 /** What of a device may be changed; what is left out stays. */
 export interface DeviceChange {
   readonly displayName?: string | undefined;
   readonly tags?: readonly string[] | undefined;
+  /** Null takes it away. */
+  readonly type?: string | null | undefined;
+  /** Null takes it away. */
+  readonly reportIntervalMs?: number | null | undefined;
   readonly isDisabled?: boolean | undefined;
   readonly isQuarantined?: boolean | undefined;
 }
@@ -82,12 +93,18 @@ export interface Devices {
 export interface DevicesDeps {
   readonly database: TenantDatabase;
   readonly revocations: Revocations;
+  readonly changes: DeviceChanges;
   /** Most devices of one organization. */
   readonly devicesMax: number;
 }
 
 /** Every function throws {@link StoreUnavailableError} when the database is away. */
-export function createDevices({ database, revocations, devicesMax }: DevicesDeps): Devices {
+export function createDevices({
+  database,
+  revocations,
+  changes,
+  devicesMax,
+}: DevicesDeps): Devices {
   return {
     list: ({ organizationId, limit, after }) =>
       inOrganization(database, organizationId, async ({ orm }) => {
@@ -106,10 +123,14 @@ export function createDevices({ database, revocations, devicesMax }: DevicesDeps
         deviceOf(await getDeviceRow(orm, organizationId, slug)),
       ),
 
-    create: (author, wanted) =>
-      inOrganization(database, author.organizationId, (transaction) =>
+    async create(author, wanted) {
+      const { organizationId } = author;
+      const made = await inOrganization(database, organizationId, (transaction) =>
         insertDevice(transaction, author, wanted, devicesMax),
-      ),
+      );
+      changes.tell({ organizationId, deviceId: made.deviceId, isDeleted: false });
+      return made;
+    },
 
     async update(author, slug, change) {
       const updated = await inOrganization(database, author.organizationId, (transaction) =>
@@ -121,6 +142,11 @@ export function createDevices({ database, revocations, devicesMax }: DevicesDeps
       }
       const { isQuarantined } = change;
       if (isQuarantined !== undefined) revocations.tellQuarantine({ deviceId, isQuarantined });
+      if (isOfRules(change)) {
+        const { organizationId } = author;
+        const { reportIntervalMs } = updated;
+        changes.tell({ organizationId, deviceId, reportIntervalMs, isDeleted: false });
+      }
       return updated;
     },
 
@@ -138,14 +164,21 @@ export function createDevices({ database, revocations, devicesMax }: DevicesDeps
         deleteDevice(transaction, author, slug, revocations),
       );
       revocations.tell(revocation);
+      const { organizationId } = author;
+      changes.tell({ organizationId, deviceId: revocation.deviceId, isDeleted: true });
     },
   };
+}
+
+/** Whether rules may have another verdict then. */
+function isOfRules({ tags, type, reportIntervalMs }: DeviceChange): boolean {
+  return tags !== undefined || type !== undefined || reportIntervalMs !== undefined;
 }
 
 async function insertDevice(
   { orm }: Transaction,
   { organizationId, actor }: Author,
-  { slug, displayName = slug, tags = [] }: NewDevice,
+  { slug, displayName = slug, tags = [], type = null, reportIntervalMs = null }: NewDevice,
   devicesMax: number,
 ): Promise<Device> {
   // One at a time for each organization, so that the count stays true until COMMIT.
@@ -158,7 +191,8 @@ async function insertDevice(
     .select({ devices: count() })
     .from(device)
     .where(eq(device.organizationId, organizationId));
-  const values = { organizationId, slug, displayName, tags: [...tags] };
+  const named = { organizationId, slug, displayName, tags: [...tags] };
+  const values = { ...named, deviceType: type, reportIntervalMs };
   const [row] = await orm.insert(device).values(values).onConflictDoNothing().returning();
   if (row === undefined) throw new DeviceExistsError(slug);
   if ((counted?.devices ?? 0) >= devicesMax) throw new DeviceLimitError(devicesMax);
@@ -167,7 +201,7 @@ async function insertDevice(
     actor,
     action: 'device.create',
     subject: `device/${slug}`,
-    change: { displayName, tags },
+    change: { displayName, tags, type, reportIntervalMs },
   });
   return deviceOf(row);
 }
@@ -176,7 +210,7 @@ async function updateDevice(
   transaction: Transaction,
   { organizationId, actor }: Author,
   slug: string,
-  { displayName, tags, isDisabled, isQuarantined }: DeviceChange,
+  { displayName, tags, type, reportIntervalMs, isDisabled, isQuarantined }: DeviceChange,
   revocations: Revocations,
 ): Promise<Device> {
   const { orm } = transaction;
@@ -187,6 +221,8 @@ async function updateDevice(
       updatedAt: sql`now()`,
       ...(displayName === undefined ? {} : { displayName }),
       ...(tags === undefined ? {} : { tags: [...tags] }),
+      ...(type === undefined ? {} : { deviceType: type }),
+      ...(reportIntervalMs === undefined ? {} : { reportIntervalMs }),
       ...(isDisabled === undefined ? {} : { disabledAt: since(before.disabledAt, isDisabled) }),
       ...(isQuarantined === undefined
         ? {}
@@ -206,7 +242,14 @@ async function updateDevice(
     actor,
     action: 'device.update',
     subject: `device/${slug}`,
-    change: { displayName, tags, disabled: isDisabled, quarantined: isQuarantined },
+    change: {
+      displayName,
+      tags,
+      type,
+      reportIntervalMs,
+      disabled: isDisabled,
+      quarantined: isQuarantined,
+    },
   });
   return deviceOf(row);
 }
@@ -221,7 +264,7 @@ async function deleteDevice(
   { organizationId, actor }: Author,
   slug: string,
   revocations: Revocations,
-): Promise<Revocation> {
+): Promise<Revocation & { readonly deviceId: number }> {
   const { orm } = transaction;
   const { deviceId } = await getDeviceRow(orm, organizationId, slug, true);
   await runUnbounded(transaction, 'SELECT device_readings_delete($1)', [deviceId]);
@@ -247,6 +290,8 @@ function deviceOf(row: DeviceRow): Device {
     slug: row.slug,
     displayName: row.displayName,
     tags: row.tags,
+    type: row.deviceType,
+    reportIntervalMs: row.reportIntervalMs,
     isDisabled: row.disabledAt !== null,
     isQuarantined: row.quarantinedAt !== null,
     createdAt: row.createdAt,

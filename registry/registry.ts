@@ -4,6 +4,7 @@ import type { RetentionBounds } from '../drizzle/retention.ts';
 import type { Logger } from '../log.ts';
 import { createApiKeys, type ApiKeys } from './api-keys.ts';
 import { CertificateLookup } from './certificate-lookup.ts';
+import { DeviceChanges } from './device-changes.ts';
 import { createDevices, type Devices } from './devices.ts';
 import type { DeviceEventBounds } from './device-event-pruning.ts';
 import { DeviceEvents } from './device-events.ts';
@@ -28,6 +29,8 @@ export interface Registry {
   readonly metricList: MetricList;
   readonly retention: Retention;
   readonly revocations: Revocations;
+  /** Tells of devices that are new, gone, or have other tags or another type. */
+  readonly deviceChanges: DeviceChanges;
   /** Takes what happens to connections. */
   readonly deviceEvents: DeviceEvents;
   /** Shows what happened to connections. */
@@ -90,9 +93,10 @@ export function createRegistry(deps: RegistryDeps): Registry {
     createMetrics: (rows) =>
       createDeviceEventMetrics(metricsRegistry, rows, deps.deviceEventsQueueMax),
   });
+  const deviceChanges = new DeviceChanges();
   return {
     organizations: createOrganizations({ database, revocations }),
-    devices: createDevices({ database, revocations, devicesMax }),
+    devices: createDevices({ database, revocations, changes: deviceChanges, devicesMax }),
     apiKeys: createApiKeys({ database, revocations }),
     integratorKeys: createIntegratorKeys({
       database,
@@ -102,6 +106,7 @@ export function createRegistry(deps: RegistryDeps): Registry {
     metricList: createMetricList({ database }),
     retention: createRetention(database, deps.retentionBounds),
     revocations,
+    deviceChanges,
     deviceEvents,
     diagnostics: createDiagnostics(database),
     verifyKey: (key) => verifier.verify(key),

@@ -3,10 +3,12 @@ import { deviceNameSchema } from '../../firmware-protocol/contract.ts';
 import type { AdminPrincipal } from '../../registry/principal.ts';
 import type { Author, Device, Devices } from '../../registry/devices.ts';
 import { readCursor, writeCursor } from '../cursor.ts';
+import { formatDuration } from '../../rules/duration.ts';
 import { defineRoute, type Route } from '../route.ts';
 import {
   cursorQuery,
   deviceParams,
+  durationText,
   labelText,
   limitQuery,
   pageOf,
@@ -21,11 +23,27 @@ const tags = z
   .refine((all) => new Set(all).size === all.length, 'must not name a tag twice')
   .describe('Labels of your own, for example a place or a batch.');
 const displayName = labelText(100).describe('Name for people.');
+const type = z
+  .string()
+  .regex(/^[A-Za-z0-9][A-Za-z0-9_.:-]{0,47}$/)
+  .nullable()
+  .describe(
+    'What kind of device it is, for rules: 1 to 48 letters, digits and _ . : -; null for none.',
+  );
+
+const reportInterval = durationText
+  .refine((micros) => micros > 0, 'must be longer than 0s')
+  .nullable()
+  .describe(
+    'Longest time that it is meant to let pass between two readings, for rules that look for missing ones: 30s, 5m; null: not declared.',
+  );
 
 const deviceAnswer = z.object({
   device: z.string().describe('Name in topics and paths; never changes.'),
   displayName: z.string(),
   tags: z.array(z.string()),
+  type: z.string().nullable(),
+  reportInterval: z.string().nullable(),
   disabled: z.boolean().describe('Its keys are refused.'),
   quarantined: z.boolean().describe('What it sends goes to quarantine; it stays connected.'),
   createdAt: timeAnswer,
@@ -67,10 +85,13 @@ export function deviceRoutes(devices: Devices, pageRowsMax: number): Route[] {
         device: deviceNameSchema.describe('1 to 48 letters, digits and _ . : - (a MAC fits).'),
         displayName: displayName.optional(),
         tags: tags.optional(),
+        type: type.optional(),
+        reportInterval: reportInterval.optional(),
       }),
       answers: { 201: { description: 'The device.', schema: deviceAnswer } },
-      async handle({ principal, body: { device: slug, ...rest } }) {
-        const made = await devices.create(authorOf(principal), { slug, ...rest });
+      async handle({ principal, body: { device: slug, reportInterval: micros, ...rest } }) {
+        const wanted = { slug, ...rest, reportIntervalMs: millisOf(micros) };
+        const made = await devices.create(authorOf(principal), wanted);
         return { status: 201, body: bodyOf(made), headers: { location: devicePath(slug) } };
       },
     }),
@@ -109,13 +130,18 @@ POST /api/v1/quarantine/reinject stores what was kept.`,
         .strictObject({
           displayName: displayName.optional(),
           tags: tags.optional(),
+          type: type.optional(),
+          reportInterval: reportInterval.optional(),
           disabled: z.boolean().optional(),
           quarantined: z.boolean().optional(),
         })
         .refine((change) => Object.keys(change).length > 0, 'must change something'),
       answers: { 200: { description: 'The device as it is now.', schema: deviceAnswer } },
-      async handle({ principal, params, body: { disabled, quarantined, ...rest } }) {
-        const change = { ...rest, isDisabled: disabled, isQuarantined: quarantined };
+      async handle({ principal, params, body }) {
+        const { disabled, quarantined, reportInterval: micros, ...rest } = body;
+        const reportIntervalMs = millisOf(micros);
+        const states = { isDisabled: disabled, isQuarantined: quarantined };
+        const change = { ...rest, ...states, reportIntervalMs };
         const updated = await devices.update(authorOf(principal), params.device, change);
         return { status: 200, body: bodyOf(updated) };
       },
@@ -137,6 +163,10 @@ POST /api/v1/quarantine/reinject stores what was kept.`,
   ];
 }
 
+function millisOf(micros: number | null | undefined): number | null | undefined {
+  return typeof micros === 'number' ? micros / 1000 : micros;
+}
+
 /** The path of a device, for `Location`. */
 export function devicePath(slug: string): string {
   return `/api/v1/devices/${encodeURIComponent(slug)}`;
@@ -147,6 +177,9 @@ function bodyOf(device: Device): z.input<typeof deviceAnswer> {
     device: device.slug,
     displayName: device.displayName,
     tags: [...device.tags],
+    type: device.type,
+    reportInterval:
+      device.reportIntervalMs === null ? null : formatDuration(device.reportIntervalMs * 1000),
     disabled: device.isDisabled,
     quarantined: device.isQuarantined,
     createdAt: device.createdAt.toISOString(),

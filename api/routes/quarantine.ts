@@ -1,11 +1,12 @@
 import { z } from 'zod';
+import { QuarantineNotFoundError } from '../../errors.ts';
 import type { Quarantine } from '../../ingest/quarantine.ts';
 import type { QuarantineFilter } from '../../ingest/quarantine-row.ts';
 import type { Reinjection } from '../../ingest/reinjection.ts';
 import type { Devices } from '../../registry/devices.ts';
 import { readCursor, writeCursor } from '../cursor.ts';
 import { defineRoute, type Route } from '../route.ts';
-import { cursorQuery, limitQuery, pageOf, timeText } from '../schemas.ts';
+import { cursorQuery, limitQuery, pageOf, timeText, uuidOf } from '../schemas.ts';
 import { authorOf } from './devices.ts';
 import {
   bodyOf,
@@ -100,7 +101,10 @@ function getRoute({ quarantine }: QuarantineRoutesDeps): Route {
     params: messageParams,
     answers: { 200: { description: 'The message.', schema: inspectedAnswer } },
     async handle({ principal: { organizationId }, params }) {
-      const message = await quarantine.get(organizationId, idOf(params.quarantineId));
+      const message = await quarantine.get(
+        organizationId,
+        uuidOf(params.quarantineId, QuarantineNotFoundError),
+      );
       return { status: 200, body: inspectedBody(message) };
     },
   });
@@ -119,7 +123,7 @@ that is not that of the message is answered with 409 QUARANTINE_CHANGED.`,
     body: editBody(),
     answers: { 200: { description: 'The message as it is now.', schema: inspectedAnswer } },
     async handle({ principal, params, body: { revision, topic, payload } }) {
-      const id = idOf(params.quarantineId);
+      const id = uuidOf(params.quarantineId, QuarantineNotFoundError);
       const edited = await quarantine.edit(authorOf(principal), id, { revision, topic, payload });
       return { status: 200, body: inspectedBody(edited) };
     },
@@ -165,7 +169,10 @@ function reinjectOneRoute({ reinjection }: QuarantineRoutesDeps): Route {
     params: messageParams,
     answers: { 200: { description: 'What became of it.', schema: outcomeAnswer } },
     async handle({ principal, params }) {
-      const result = await reinjection.one(authorOf(principal), idOf(params.quarantineId));
+      const result = await reinjection.one(
+        authorOf(principal),
+        uuidOf(params.quarantineId, QuarantineNotFoundError),
+      );
       return { status: 200, body: outcomeBody(result) };
     },
   });
@@ -223,7 +230,10 @@ function deleteRoute({ quarantine }: QuarantineRoutesDeps): Route {
     params: messageParams,
     answers: { 204: { description: 'Gone.', schema: null } },
     async handle({ principal, params }) {
-      await quarantine.remove(authorOf(principal), idOf(params.quarantineId));
+      await quarantine.remove(
+        authorOf(principal),
+        uuidOf(params.quarantineId, QuarantineNotFoundError),
+      );
       return { status: 204 };
     },
   });
@@ -262,9 +272,4 @@ async function filterOf(
   const deviceId =
     device === undefined ? null : (await devices.get(organizationId, device)).deviceId;
   return { deviceId, code: asked ?? null, fromMicros: from ?? null, toMicros: to ?? null };
-}
-
-/** A text that is no id is the id of no message. */
-function idOf(text: string): string {
-  return z.uuid().safeParse(text).success ? text : '00000000-0000-0000-0000-000000000000';
 }

@@ -1,9 +1,9 @@
 import type { Registry } from 'prom-client';
+import { DeadlineHeap, type Timed } from '../../deadline-heap.ts';
 import { reasonOf } from '../../errors.ts';
 import type { Hello } from '../../firmware-protocol/hello.ts';
 import type { DeviceIdentity } from '../../firmware-protocol/topics.ts';
 import type { Logger } from '../../log.ts';
-import { DeadlineHeap, type Timed } from './deadline-heap.ts';
 import { createPresenceMetrics, type PresenceMetrics } from './presence-metrics.ts';
 import type { PresencePage, PresencePort } from './presence-port.ts';
 import { recoverPresence } from './presence-recovery.ts';
@@ -42,10 +42,19 @@ export interface PresenceDeps {
   readonly readStatus: (topic: string) => Buffer | null;
   /** Topics of all retained messages that match `v1/+/+/status`; asked once, at start. */
   readonly retainedStatusTopics: () => Iterable<string>;
+  /** Told of each change, and of each new connection, at once. Must not throw. */
+  readonly onChanged?: ((change: PresenceChange) => void) | undefined;
   /** The wall clock, in ms since 1970. */
   readonly now: () => number;
   readonly log: Logger;
   readonly registry: Registry;
+}
+
+/** What the presence of a device has become. */
+export interface PresenceChange {
+  readonly organizationId: number;
+  readonly deviceId: number;
+  readonly presence: DevicePresence;
 }
 
 /** Retained `status` messages of some devices. */
@@ -281,6 +290,8 @@ export class Presence {
     else this.#sleeping.remove(device);
     this.#settled.delete(device);
     this.#writer.put(device);
+    const { organizationId, deviceId } = device;
+    this.#deps.onChanged?.({ organizationId, deviceId, presence });
     if (before !== null && isSameStatus(before, presence)) return DONE;
     return this.#publish(statusTopic(device), encodeStatus(presence));
   }

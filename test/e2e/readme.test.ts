@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { nodeArguments } from '../../bench/program.ts';
+import { findFreePort } from '../../bench/tls-settings.ts';
 import { findPackageRoot } from '../../drizzle/package-root.ts';
 import { startTestApp, type TestApp } from '../support/app.ts';
 import { hasProgram, run } from '../support/programs.ts';
@@ -11,7 +12,7 @@ const isComplete = ['mosquitto_pub', 'mosquitto_sub', 'curl', 'bash'].every((pro
 
 let app: TestApp;
 beforeAll(async () => {
-  app = await startTestApp();
+  app = await startTestApp({ NOTIFY_PRIVATE_ADDRESSES: '127.0.0.1', NOTIFY_HTTP_ALLOWED: 'yes' });
 });
 afterAll(() => app.stop());
 
@@ -70,5 +71,30 @@ describe.skipIf(!isComplete)('the tour of the README', { timeout: 100_000 }, () 
     expect(stdout).toContain('2 lines read, none refused');
     expect(stdout).toContain('"class":"raw","days":30');
     if (isOwn) expect(stdout).toContain('backup: ');
+  });
+
+  it('shows an alert: fired, explained, told of, silenced and backtested', async () => {
+    const [keys] = await commandsOf('A tour in 60 seconds');
+    const blocks = await commandsOf('Alerts');
+    expect(blocks.length).toBeGreaterThan(8);
+    const port = await findFreePort();
+    const script = ['set -eu', `cd ${findPackageRoot()}`, keys, ...blocks]
+      .join('\n')
+      .replaceAll('8099', String(port));
+    const { stdout } = await run('bash', ['-c', script], 60_000);
+    expect(stdout).not.toMatch(/"status":[45]/);
+    expect(stdout).toMatch(/"rule":"boiler too hot".*"state":"firing".*"value":85/);
+    expect(stdout).toMatch(/"summary":"Rule \\"boiler too hot\\" on device first fired as high at/);
+    expect(stdout).toContain('nobody was told, because no notification route matches the alert');
+    expect(stdout).toContain('"snoozedUntil":"20');
+    expect(stdout).toContain('temp was 79 at');
+    expect(stdout).toMatch(/It fired last at .* and was resolved at /);
+    expect(stdout).toMatch(/told: .*"kind":"test"/);
+    expect(stdout).toMatch(/told: .*"kind":"alert".*"state":"firing".*"value":86/);
+    expect(stdout).toMatch(/"name":"duty".*"told":true/);
+    expect(stdout).toMatch(/"receiver":"duty".*"state":"sent"/);
+    expect(stdout).toMatch(/"result":.*"asked":\{"version":null.*"inForce":\{"version":1/);
+    expect(stdout).toContain('"mode":"enabled"');
+    expect(stdout).toContain('"noData":"auto"');
   });
 });

@@ -4,10 +4,13 @@ import { connect, type Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { boundConnections } from '../../api/connection-bounds.ts';
+import { JSON_LINES_TYPE } from '../../api/json-lines.ts';
 import type { Route } from '../../api/route.ts';
 import { revisionOf } from '../../ingest/quarantine-row.ts';
 import { makeKey } from '../../firmware-protocol/keys.ts';
+import { HOT_RULE, insertAlert } from '../support/alerts.ts';
 import { createTestApi, type TestApi } from '../support/api.ts';
+import { notifyBody, notifyPath } from '../support/notify-requests.ts';
 import { ensureDays, ensureMetric, insertReading } from '../support/readings.ts';
 
 let t: TestApi;
@@ -15,10 +18,34 @@ let deviceKey: string;
 let keyId: string;
 let integratorKey: string;
 let integratorKeyId: string;
+let ruleId: string;
+let silenceId: string;
+/** One that is ended before the other is changed. */
+let expiringId: string;
+let alertId: string;
+const SILENCE = { matchers: [{ label: 'device', op: '=', value: 'mine' }], for: '1h' };
+/** By the last part of the path. */
+const RULE_BODIES: Readonly<Record<string, unknown>> = {
+  rules: { ...HOT_RULE, name: 'another' },
+  check: HOT_RULE,
+  backtest: { rule: { ...HOT_RULE, name: 'a draft' } },
+  silences: SILENCE,
+  acknowledge: {},
+  assign: { assignee: 'Ada' },
+  comment: { content: 'x' },
+  snooze: { for: '1h' },
+  resolve: {},
+  verdict: { verdict: true },
+};
 const INTEGRATOR = { name: 'reader', scopes: ['data'], devices: null, expiresAt: null };
 beforeAll(async () => {
-  t = await createTestApi();
+  t = await createTestApi({ ruleHooks: { resolveByHand: async () => 'ended' } });
   await t.send('POST', '/api/v1/devices', { device: 'mine' });
+  ruleId = (await t.send('POST', '/api/v1/rules', HOT_RULE)).body.id;
+  silenceId = (await t.send('POST', '/api/v1/silences', SILENCE)).body.id;
+  alertId = await insertAlert(t, { rule: ruleId, device: 'mine', activeAt: Date.now() - 60_000 });
+  expiringId = (await t.send('POST', '/api/v1/silences', SILENCE)).body.id;
+  await t.send('POST', `/api/v1/alerts/${alertId}/acknowledge`);
   const made = await t.send('POST', '/api/v1/devices/mine/keys');
   deviceKey = made.body.key;
   keyId = made.body.keyId;
@@ -29,12 +56,18 @@ beforeAll(async () => {
 afterAll(() => t.stop());
 
 /** A body that the route's schema accepts, so that nothing but rights can refuse it. */
-function bodyFor({ method, path }: Route): unknown {
+async function bodyFor({ method, path }: Route): Promise<unknown> {
+  const notified = await notifyBody(t, { method, path });
+  if (notified !== null) return notified;
   if (path === '/api/v1/quarantine/{quarantineId}' && method === 'PATCH') {
     const revision = revisionOf({ topic: 't', payload: Buffer.from('x') });
     return { revision, payload: 'y' };
   }
   if (path === '/api/v1/quarantine/reinject' || method === 'PUT') return {};
+  if (method === 'PATCH' && path.startsWith('/api/v1/rules')) return { for: '3s' };
+  if (method === 'PATCH' && path.startsWith('/api/v1/silences')) return { comment: 'taken' };
+  const ofRule = RULE_BODIES[path.split('/').at(-1) ?? ''];
+  if (method === 'POST' && ofRule !== undefined) return ofRule;
   if (method === 'PATCH') return { displayName: 'taken' };
   if (method !== 'POST') return undefined;
   if (path === '/api/v1/keys') return INTEGRATOR;
@@ -48,16 +81,21 @@ const QUARANTINE_ID = '019a0000-0000-7000-8000-000000000001';
 /** An import that refused a line. */
 const IMPORT_ID = '019a0000-0000-7000-8000-000000000002';
 
-function pathOf({ method, path }: Route): string {
+async function pathOf({ method, path }: Route): Promise<string> {
+  if (path.endsWith('/why-not')) return `${path.replace('{ruleId}', ruleId)}?device=mine`;
   if (path === '/api/v1/quarantine' && method === 'DELETE') return `${path}?code=rate`;
   if (path === '/api/v1/import') return `${path}?format=csv&source=a.csv`;
   if (path === '/api/v1/diagnostics') return `${path}?address=203.0.113.7`;
   const ofDevice = path.includes('{device}');
-  return path
+  return (await notifyPath(t, path))
     .replace('{device}', 'mine')
     .replace('{keyId}', ofDevice ? keyId : integratorKeyId)
     .replace('{importId}', IMPORT_ID)
-    .replace('{quarantineId}', QUARANTINE_ID);
+    .replace('{quarantineId}', QUARANTINE_ID)
+    .replace('{ruleId}', ruleId)
+    .replace('{version}', '1')
+    .replace('{alertId}', alertId)
+    .replace('{silenceId}', path.endsWith('/expire') ? expiringId : silenceId);
 }
 
 describe('every route of the table', () => {
@@ -74,8 +112,10 @@ describe('every route of the table', () => {
     const keys = [null, deviceKey, integratorKey, ...none];
     for (const route of t.api.routes.filter(({ role }) => role === 'admin')) {
       const bodies = new Set<string>();
+      const path = await pathOf(route);
+      const body = await bodyFor(route);
       for (const key of keys) {
-        const answer = await t.send(route.method, pathOf(route), bodyFor(route), key);
+        const answer = await t.send(route.method, path, body, key);
         expect(answer.status, `${route.method} ${route.path}`).toBe(401);
         expect(answer.headers.get('www-authenticate')).toBe('Bearer realm="puback"');
         bodies.add(JSON.stringify(answer.body));
@@ -88,7 +128,12 @@ describe('every route of the table', () => {
     const routes = t.api.routes.filter(({ path }) => path.includes('{device}'));
     expect(routes.length).toBeGreaterThanOrEqual(10);
     for (const route of routes) {
-      const answer = await t.send(route.method, pathOf(route), bodyFor(route), t.other.adminKey);
+      const answer = await t.send(
+        route.method,
+        await pathOf(route),
+        await bodyFor(route),
+        t.other.adminKey,
+      );
       expect(answer, `${route.method} ${route.path}`).toMatchObject({
         status: 404,
         body: { code: 'DEVICE_NOT_FOUND' },
@@ -97,7 +142,9 @@ describe('every route of the table', () => {
     const ofIntegrators = t.api.routes.filter(({ path }) => path === '/api/v1/keys/{keyId}');
     expect(ofIntegrators).toHaveLength(2);
     for (const route of ofIntegrators) {
-      expect(await t.send(route.method, pathOf(route), undefined, t.other.adminKey)).toMatchObject({
+      expect(
+        await t.send(route.method, await pathOf(route), undefined, t.other.adminKey),
+      ).toMatchObject({
         status: 404,
         body: { code: 'KEY_NOT_FOUND' },
       });
@@ -105,6 +152,27 @@ describe('every route of the table', () => {
     expect(await t.send('GET', '/api/v1/devices/mine')).toMatchObject({
       body: { displayName: 'mine' },
     });
+    for (const [member, code] of [
+      ['{ruleId}', 'RULE_NOT_FOUND'],
+      ['{alertId}', 'ALERT_NOT_FOUND'],
+      ['{silenceId}', 'SILENCE_NOT_FOUND'],
+      ['{receiverId}', 'RECEIVER_NOT_FOUND'],
+      ['{routeId}', 'NOTIFICATION_ROUTE_NOT_FOUND'],
+      ['{notificationId}', 'NOTIFICATION_NOT_FOUND'],
+    ] as const) {
+      const named = t.api.routes.filter(({ path }) => path.includes(member));
+      expect(named.length).toBeGreaterThanOrEqual(2);
+      for (const route of named) {
+        const answer = await t.send(
+          route.method,
+          await pathOf(route),
+          await bodyFor(route),
+          t.other.adminKey,
+        );
+        const where = `${route.method} ${route.path}`;
+        expect(answer, where).toMatchObject({ status: 404, body: { code } });
+      }
+    }
     const quarantine = await t.send(
       'GET',
       '/api/v1/quarantine?device=mine',
@@ -299,11 +367,26 @@ describe('answers', () => {
     );
     for (const route of routes) {
       const key = route.role === 'device' ? deviceKey : t.acme.adminKey;
-      const { status, body } = await t.send(route.method, pathOf(route), bodyFor(route), key);
+      const { status, body } = await t.send(
+        route.method,
+        await pathOf(route),
+        await bodyFor(route),
+        key,
+      );
       const answer = route.answers[status];
       expect(answer, `${route.method} ${route.path}: ${status}`).toBeDefined();
       const schema = answer?.schema ?? z.literal('');
-      expect(strict(schema).safeParse(body).error, `${route.method} ${route.path}`).toBeUndefined();
+      const isLines = answer?.contentType === JSON_LINES_TYPE;
+      const values: unknown[] = isLines
+        ? String(body)
+            .trimEnd()
+            .split('\n')
+            .map((line) => JSON.parse(line))
+        : [body];
+      for (const value of values) {
+        const { error } = strict(schema).safeParse(value);
+        expect(error, `${route.method} ${route.path}`).toBeUndefined();
+      }
       if (body.data !== undefined) expect(body.data, route.path).not.toHaveLength(0);
     }
   });

@@ -17,6 +17,8 @@ describe('routes of devices', () => {
     expect(made.headers.get('location')).toBe('/api/v1/devices/boiler-7');
     expect(made.body).toEqual({
       ...wanted,
+      type: null,
+      reportInterval: null,
       disabled: false,
       quarantined: false,
       createdAt: expect.stringMatching(TIME) as string,
@@ -50,6 +52,9 @@ describe('routes of devices', () => {
     ['an organization in the body', { device: 'x', organizationId: 1 }],
     ['a time of creation in the body', { device: 'x', createdAt: '2020-01-01T00:00:00Z' }],
     ['a display name of a control character', { device: 'x', displayName: 'a\u001b[31m' }],
+    ['a type that breaks the grammar', { device: 'x', type: 'two words' }],
+    ['a type that is too long', { device: 'x', type: 'x'.repeat(49) }],
+    ['an empty type', { device: 'x', type: '' }],
     ['a tag twice', { device: 'x', tags: ['a', 'a'] }],
     ['a prototype in the body', '{"device":"x","__proto__":{"role":"admin"}}'],
     ['broken JSON', '{"device":'],
@@ -67,6 +72,35 @@ describe('routes of devices', () => {
     expect(body.errors.join('\n')).toMatch(/body\.device: /);
     expect(body.errors.join('\n')).toMatch(/body\.tags\.0: /);
     expect(body.errors.join('\n')).toMatch(/color/);
+  });
+
+  it('gives a device a type, changes it, leaves it and takes it away', async () => {
+    const made = await t.send('POST', '/api/v1/devices', { device: 'typed', type: 'boiler-v2' });
+    expect(made).toMatchObject({ status: 201, body: { type: 'boiler-v2' } });
+    const path = '/api/v1/devices/typed';
+    const steps = [
+      [{ type: 'pump' }, 'pump'],
+      [{ displayName: 'still' }, 'pump'],
+      [{ type: null }, null],
+    ] as const;
+    for (const [change, type] of steps) {
+      expect(await t.send('PATCH', path, change)).toMatchObject({ status: 200, body: { type } });
+      expect(await t.send('GET', path)).toMatchObject({ body: { type } });
+    }
+  });
+
+  it('has a declared interval, which can be changed and taken away', async () => {
+    const asked = { device: 'paced', reportInterval: '90s' };
+    const made = await t.send('POST', '/api/v1/devices', asked);
+    expect(made).toMatchObject({ status: 201, body: { reportInterval: '90s' } });
+    for (const reportInterval of ['5m', null]) {
+      const changed = await t.send('PATCH', '/api/v1/devices/paced', { reportInterval });
+      expect(changed).toMatchObject({ status: 200, body: { reportInterval } });
+    }
+    for (const reportInterval of ['0s', 'often', 5]) {
+      const refused = await t.send('PATCH', '/api/v1/devices/paced', { reportInterval });
+      expect(refused.status, String(reportInterval)).toBe(400);
+    }
   });
 
   it('changes what is given and leaves the rest', async () => {

@@ -15,9 +15,12 @@ import { createCompleteness } from '../../ingest/completeness.ts';
 import { Imports } from '../../ingest/import/imports.ts';
 import { createQuarantine } from '../../ingest/quarantine.ts';
 import { createReinjection } from '../../quarantine-joints.ts';
+import { createRuleParts } from '../../rule-joints.ts';
 import { importLimits } from '../../web.ts';
 import { writeAudit } from '../../registry/audit.ts';
 import { createRegistry } from '../../registry/registry.ts';
+import { newReceiver } from '../support/notify-requests.ts';
+import { testNotifyStores } from '../support/notify.ts';
 import { createTestApi, type TestApi, NO_GUARD } from '../support/api.ts';
 import { registryLimits } from '../support/registry.ts';
 
@@ -26,6 +29,9 @@ beforeAll(async () => {
   t = await createTestApi();
 });
 afterAll(() => t.stop());
+
+const AN_ID = '019a0000-0000-7000-8000-000000000002';
+const A_ROUTE = { name: 'x', receivers: ['019a0000-0000-7000-8000-000000000001'] };
 
 /** An API whose database is away; keys are known. */
 async function createApiWithoutDatabase(replaced: Partial<ApiDeps> = {}): Promise<Api> {
@@ -64,6 +70,9 @@ async function createApiWithoutDatabase(replaced: Partial<ApiDeps> = {}): Promis
       registry: metricsRegistry,
       log,
     }),
+    ...createRuleParts(loadConfig({}), { database, log, now: Date.now }),
+    notify: testNotifyStores(database, Date.now),
+    now: Date.now,
     packetBytesMax: 65_536,
     health: { isStarted: () => true, check: () => Promise.resolve([check]) },
     ...NO_GUARD,
@@ -127,16 +136,32 @@ describe('a database that is away', () => {
         ['/api/v1/quarantine/reinject', {}],
         ['/api/v1/retention', {}],
         ['/api/v1/quarantine/{quarantineId}', { revision: 'x', topic: 'v1/me/data' }],
+        ['/api/v1/rules/backtest', { ruleId: AN_ID }],
+        ['/api/v1/alerts/{alertId}/acknowledge', {}],
+        ['/api/v1/alerts/{alertId}/assign', { assignee: 'x' }],
+        ['/api/v1/alerts/{alertId}/comment', { content: 'x' }],
+        ['/api/v1/alerts/{alertId}/snooze', { for: '1h' }],
+        ['/api/v1/alerts/{alertId}/resolve', {}],
+        ['/api/v1/alerts/{alertId}/verdict', { verdict: true }],
+        ['/api/v1/silences', { matchers: [{ label: 'a', op: '=', value: 'b' }], for: '1h' }],
+        ['/api/v1/silences/{silenceId}', { comment: 'x' }],
+        ['/api/v1/receivers', newReceiver()],
+        ['/api/v1/receivers/{receiverId}', { name: 'x' }],
+        ['/api/v1/notification-routes', A_ROUTE],
+        ['/api/v1/notification-routes/{routeId}', A_ROUTE],
+        ['/api/v1/notifications/preview', { labels: {} }],
+        ['/api/v1/notification-policy', { stopped: true }],
       ]);
       const body = bodies.get(path) ?? { displayName: 'x' };
       const queries = new Map<string, string>([
         ['GET /api/v1/diagnostics', '?address=203.0.113.7'],
         ['DELETE /api/v1/quarantine', '?code=rate'],
+        ['GET /api/v1/rules/{ruleId}/why-not', '?device=mine'],
         ['POST /api/v1/import', '?format=ndjson&source=x'],
       ]);
       const query = queries.get(`${method} ${path}`) ?? '';
       const answer = await fetch(
-        `http://127.0.0.1:${port}${path.replace(/\{\w+\}/g, 'A1b2C3d4')}${query}`,
+        `http://127.0.0.1:${port}${path.replace(/\{(\w+)\}/g, (_all, name: string) => (name === 'keyId' || name === 'device' ? 'A1b2C3d4' : AN_ID))}${query}`,
         {
           method,
           headers: {

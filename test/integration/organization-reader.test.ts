@@ -12,6 +12,7 @@ const VIEWS = [
   'v_own_reading_1m',
   'v_own_reading_1h',
   'v_own_reading_1d',
+  'v_own_alert_history',
 ];
 
 let test: TestDatabase;
@@ -31,6 +32,7 @@ beforeAll(async () => {
     });
     const metricId = await ensureMetric(database, author.organizationId, 'temp');
     await insertReading(database, { deviceId, metricId, time: '2026-11-21 08:00Z', value: 1 });
+    await insertAlert(author.organizationId, deviceId);
   }
   // As docs/integrators.md has it.
   await database.pool.query(
@@ -49,6 +51,20 @@ afterAll(async () => {
   await grafana.drop();
   await stranger.drop();
 });
+
+async function insertAlert(organizationId: number, deviceId: number): Promise<void> {
+  await test.database.pool.query(
+    `WITH rule AS (
+       INSERT INTO alert_rule (public_id, organization_id, name, mode, version)
+       VALUES (gen_random_uuid(), $1, 'hot', 'enabled', 1) RETURNING rule_id
+     )
+     INSERT INTO alert (alert_id, organization_id, rule_id, rule_version, device_id, state, severity,
+       value, labels, annotations, active_at, fired_at, changed_at)
+     SELECT gen_random_uuid(), $1, rule_id, 1, $2, 'firing', 'high', 81.5, '{}', '{}',
+       '2026-11-21 08:00Z', '2026-11-21 08:00:02Z', '2026-11-21 08:00:02Z' FROM rule`,
+    [organizationId, deviceId],
+  );
+}
 
 async function connect(login: TestLogin): Promise<pg.Client> {
   const opened = new pg.Client({ connectionString: login.urlOf(test.url) });
@@ -119,6 +135,23 @@ describe('a role of Grafana (A-03)', () => {
 });
 
 describe('the views', () => {
+  it('show an alert at the time at which it fired, with names', async () => {
+    const { rows } = await client.query('SELECT * FROM v_own_alert_history');
+    expect(rows).toMatchObject([
+      {
+        time: new Date('2026-11-21T08:00:02Z'),
+        organization: 'acme',
+        device: 'device-of-acme',
+        rule: 'hot',
+        severity: 'high',
+        state: 'firing',
+        value: 81.5,
+        active_at: new Date('2026-11-21T08:00:00Z'),
+        resolved_at: null,
+      },
+    ]);
+  });
+
   it.each([
     ['v_own_reading', 'v_reading'],
     ['v_own_latest', 'v_latest'],
@@ -126,6 +159,7 @@ describe('the views', () => {
     ['v_own_reading_1m', 'v_reading_1m'],
     ['v_own_reading_1h', 'v_reading_1h'],
     ['v_own_reading_1d', 'v_reading_1d'],
+    ['v_own_alert_history', 'v_alert_history'],
   ])('%s has the columns of %s', async (own, all) => {
     const fields = async (view: string): Promise<string[]> => {
       const { fields } = await test.database.pool.query(`SELECT * FROM ${view} LIMIT 0`);

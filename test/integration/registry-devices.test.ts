@@ -38,6 +38,29 @@ describe('devices', () => {
     expect(await registry.devices.get(acme.author.organizationId, 'boiler-7')).toEqual(made);
   });
 
+  it('tells of devices that are new, gone, or have other tags or another type, and of no other change', async () => {
+    const told: unknown[] = [];
+    const end = registry.deviceChanges.onChanged((change) => told.push(change));
+    const { organizationId } = acme.author;
+    const { deviceId } = await registry.devices.create(acme.author, { slug: 'told' });
+    await registry.devices.update(acme.author, 'told', { displayName: 'no news' });
+    await registry.devices.update(acme.author, 'told', { tags: ['a'] });
+    await registry.devices.update(acme.author, 'told', { type: 'pump' });
+    await registry.devices.update(acme.author, 'told', { reportIntervalMs: 5000 });
+    await registry.devices.remove(acme.author, 'told');
+    end();
+    await registry.devices.create(acme.author, { slug: 'untold' });
+    const isNew = { organizationId, deviceId, isDeleted: false };
+    const change = { ...isNew, reportIntervalMs: null };
+    expect(told).toEqual([
+      isNew,
+      change,
+      change,
+      { ...change, reportIntervalMs: 5000 },
+      { ...isNew, isDeleted: true },
+    ]);
+  });
+
   it('refuses a second device of the same name in one organization and allows it in another', async () => {
     await registry.devices.create(acme.author, { slug: 'twin' });
     await expect(registry.devices.create(acme.author, { slug: 'twin' })).rejects.toThrow(

@@ -5,11 +5,27 @@ import { apiKey } from '../../drizzle/schema.ts';
 import { inTransaction } from '../../drizzle/transaction.ts';
 import { revisionOf } from '../../ingest/quarantine-row.ts';
 import { insertKey } from '../../registry/api-keys.ts';
+import { HOT_RULE, insertAlert } from '../support/alerts.ts';
 import { eventually } from '../support/eventually.ts';
 import { createTestApi, type TestApi } from '../support/api.ts';
+import { notifyBody, notifyPath } from '../support/notify-requests.ts';
 
 /** What stands in quarantine. */
 const KEPT = { topic: 'v1/me/data', payload: Buffer.from('{"temp":1}') };
+const SILENCE = { matchers: [{ label: 'device', op: '=', value: 'kept' }], for: '1h' };
+/** By the last part of the path. */
+const RULE_BODIES: Readonly<Record<string, unknown>> = {
+  check: HOT_RULE,
+  backtest: { rule: HOT_RULE },
+  enable: undefined,
+  silences: SILENCE,
+  acknowledge: {},
+  assign: { assignee: 'Ada' },
+  comment: { content: 'x' },
+  snooze: { for: '1h' },
+  resolve: {},
+  verdict: { verdict: true },
+};
 const READER = { name: 'reader', scopes: ['data'], devices: null, expiresAt: null };
 /** What a route does for a key that may use it, by its method; nothing here is optional. */
 const DONE: Readonly<Record<Route['method'], number>> = {
@@ -40,6 +56,7 @@ const CALLERS: readonly Caller[] = [
 
 /** Routes for the key of a device alone. */
 const DEVICE_PATH = '/api/v1/ingest';
+const ROUTES_PATH = '/api/v1/notification-routes';
 /** Routes whose POST makes nothing that has a name. */
 const TAKING_PATHS: readonly string[] = [
   DEVICE_PATH,
@@ -53,7 +70,7 @@ let keys: Readonly<Record<Caller, string | null>>;
 let made = 0;
 let importId: string;
 beforeAll(async () => {
-  t = await createTestApi();
+  t = await createTestApi({ ruleHooks: { resolveByHand: async () => 'ended' } });
   t.checks = [{ name: 'database', isOk: true }];
   await t.send('POST', '/api/v1/devices', { device: 'kept' });
   keys = {
@@ -91,7 +108,9 @@ async function revokedAdminKey(): Promise<string> {
 async function requestFor({ method, path }: Route): Promise<{ path: string; body: unknown }> {
   made += 1;
   const device = `d${made}`;
-  await t.send('POST', '/api/v1/devices', { device });
+  if (/\{(?:device|alertId)\}|why-not/.test(path)) {
+    await t.send('POST', '/api/v1/devices', { device });
+  }
   const ofDevice = path.includes('{device}');
   const keyId = !path.includes('{keyId}')
     ? ''
@@ -105,15 +124,22 @@ async function requestFor({ method, path }: Route): Promise<{ path: string; body
         ? '?format=ndjson&source=x'
         : path === '/api/v1/quarantine' && method === 'DELETE'
           ? '?code=rate'
-          : '';
+          : path.endsWith('/why-not')
+            ? `?device=${device}`
+            : '';
+  const notified = await notifyBody(t, { method, path });
   return {
     path:
-      path
+      (await notifyPath(t, path))
         .replace('{device}', device)
         .replace('{keyId}', keyId)
         .replace('{importId}', importId)
-        .replace('{quarantineId}', await quarantineFor(path)) + query,
-    body: bodyFor(method, path),
+        .replace('{quarantineId}', await quarantineFor(path))
+        .replace('{ruleId}', await ruleFor(path))
+        .replace('{version}', '1')
+        .replace('{alertId}', await alertFor(path, device))
+        .replace('{silenceId}', await silenceFor(path)) + query,
+    body: notified ?? bodyFor(method, path),
   };
 }
 
@@ -130,7 +156,37 @@ async function quarantineFor(path: string): Promise<string> {
   return rows[0].quarantine_id;
 }
 
+async function ruleFor(path: string): Promise<string> {
+  return path.includes('{ruleId}') ? createRule() : '';
+}
+
+async function createRule(): Promise<string> {
+  const rule = { ...HOT_RULE, name: `rule ${made}` };
+  return (await t.send('POST', '/api/v1/rules', rule)).body.id;
+}
+
+async function alertFor(path: string, device: string): Promise<string> {
+  if (!path.includes('{alertId}')) return '';
+  return insertAlert(t, { rule: await createRule(), device, activeAt: Date.now() });
+}
+
+async function silenceFor(path: string): Promise<string> {
+  if (!path.includes('{silenceId}')) return '';
+  return (await t.send('POST', '/api/v1/silences', SILENCE)).body.id;
+}
+
+/** What the routes of rules, alerts and silences take; null: this is none of them. */
+function ruleBodyFor(method: Route['method'], path: string): unknown {
+  if (path.startsWith('/api/v1/rules') && method === 'PATCH') return { for: '3s' };
+  if (method === 'PATCH' && path.startsWith('/api/v1/silences')) return { comment: 'changed' };
+  if (method !== 'POST') return null;
+  const body = RULE_BODIES[path.split('/').at(-1) ?? ''];
+  return path === '/api/v1/rules' ? { ...HOT_RULE, name: `new ${made}` } : (body ?? null);
+}
+
 function bodyFor(method: Route['method'], path: string): unknown {
+  const ofRule = ruleBodyFor(method, path);
+  if (ofRule !== null) return ofRule;
   if (path === '/api/v1/quarantine/{quarantineId}' && method === 'PATCH') {
     return { revision: revisionOf(KEPT), payload: '{"temp":2}' };
   }
@@ -148,8 +204,14 @@ function expectedStatus({ method, path }: Route, caller: Caller): number {
   if ((PUBLIC_PATHS as readonly string[]).includes(path)) return DONE[method];
   if (path === DEVICE_PATH) return caller === 'device' ? 200 : 401;
   if (caller !== 'admin' && caller !== 'foreign admin') return 401;
-  const isNamed = path.includes('{');
-  const isTold = path.endsWith('/reinject') || path === '/api/v1/quarantine';
+  // What the body of the last one names is another's too.
+  const isNamed = path.includes('{') || (path === ROUTES_PATH && method === 'POST');
+  const isTold =
+    path.endsWith('/reinject') ||
+    path === '/api/v1/quarantine' ||
+    /\/(?:notifications\/preview|receivers\/\{receiverId\}\/test|rules\/(?:check|backtest)|silences\/\{silenceId\}\/\w+)$|\{(?:rule|alert)Id\}\/\w+$/.test(
+      path,
+    );
   const done = isTold || TAKING_PATHS.includes(path) ? 200 : DONE[method];
   return caller === 'foreign admin' && isNamed ? 404 : done;
 }

@@ -17,6 +17,24 @@ const FORGED: Readonly<Record<string, string>> = {
   import_refusal: `INSERT INTO import_refusal
                    SELECT import_run_id, 99, $1, '', '', '' FROM import_run`,
   retention: `INSERT INTO retention VALUES ($1, '1d', 3000)`,
+  alert_rule: `INSERT INTO alert_rule (public_id, organization_id, name, mode, version)
+               VALUES (gen_random_uuid(), $1, 'forged', 'enabled', 1)`,
+  alert_rule_version: `INSERT INTO alert_rule_version
+                       SELECT rule_id, 99, $1, '{}', now(), '' FROM alert_rule`,
+  alert_note: `INSERT INTO alert_note SELECT gen_random_uuid(), alert_id, $1, now(), '', '', '' FROM alert`,
+  silence: `INSERT INTO silence
+            VALUES (gen_random_uuid(), $1, 'silence', '[]', NULL, now(), now(), '', '', now())`,
+  receiver: `INSERT INTO receiver (receiver_id, organization_id, name, kind, settings)
+             VALUES (gen_random_uuid(), $1, 'forged', 'webhook', '{}')`,
+  notification_route: `INSERT INTO notification_route (route_id, organization_id, position, definition)
+                       VALUES (gen_random_uuid(), $1, 9, '{}')`,
+  notification_policy: `INSERT INTO notification_policy VALUES ($1, now(), 'forged')
+                        ON CONFLICT DO NOTHING`,
+  notification: `INSERT INTO notification
+                 (notification_id, organization_id, receiver_id, group_key, kind, state, content)
+                 VALUES (gen_random_uuid(), $1, gen_random_uuid(), '', 'alert', 'waiting', '{}')`,
+  notification_alert: `INSERT INTO notification_alert
+                       SELECT gen_random_uuid(), notification_id, $1 FROM notification`,
 };
 const ADDRESS = '192.0.2.7';
 /** Paths that read, of things that both organizations have under one name. */
@@ -35,6 +53,11 @@ const READS = [
   '/api/v1/keys',
   '/api/v1/quarantine',
   '/api/v1/quarantine?device=d',
+  '/api/v1/rules',
+  '/api/v1/alerts',
+  '/api/v1/alerts?device=d&rule=hot',
+  '/api/v1/silences',
+  '/api/v1/statistics/alerts?from=2026-01-01&to=2026-12-31',
   `/api/v1/diagnostics?address=${ADDRESS}`,
 ];
 
@@ -133,7 +156,63 @@ async function fill({ author }: TestOrganization, value: number): Promise<number
        'rate_limited', $3, 1, $4, NULL, NULL)`,
     [organizationId, deviceId, `detail ${value}`, ADDRESS],
   );
+  await fillRules(organizationId, deviceId, value);
   return deviceId;
+}
+
+/** The tables of rules and notifications: one of each, all about one alert. */
+async function fillRules(organizationId: number, deviceId: number, value: number): Promise<void> {
+  const { pool } = t.test.database;
+  const id = (of: number): string => `00000000-0000-4000-8000-0000000000${of}${value}`;
+  const own = { o: organizationId, d: deviceId, rule: id(1), alert: id(2), sent: id(3), to: id(4) };
+  const { rows } = await pool.query<{ rule_id: number }>(
+    `INSERT INTO alert_rule (public_id, organization_id, name, mode, version)
+     VALUES ($1, $2, 'hot', 'enabled', 1) RETURNING rule_id`,
+    [own.rule, own.o],
+  );
+  const ruleId = rows[0]?.rule_id;
+  const statements: [string, ...unknown[]][] = [
+    [`INSERT INTO alert_rule_version VALUES ($2, 1, $1, '{}', now(), 'test')`, own.o, ruleId],
+    [
+      `INSERT INTO alert (alert_id, organization_id, rule_id, rule_version, device_id, state, severity,
+         labels, annotations, active_at, changed_at)
+       VALUES ($2, $1, $3, 1, $4, 'firing', 'high', '{}', '{}', now(), now())`,
+      ...[own.o, own.alert, ruleId, own.d],
+    ],
+    [
+      `INSERT INTO alert_transition VALUES
+         ($2, 0, $1, $3, 1, $4, now(), 'inactive', 'firing', 'high', 'condition_holds', '{}')`,
+      ...[own.o, own.alert, ruleId, own.d],
+    ],
+    [
+      `INSERT INTO alert_note VALUES ($2, $3, $1, now(), 'test', 'comment', 'x')`,
+      ...[own.o, id(5), own.alert],
+    ],
+    [`INSERT INTO device_cadence VALUES ($2, $1, 1, 1, '{}', now())`, own.o, own.d],
+    [
+      `INSERT INTO silence VALUES ($2, $1, 'silence', '[]', NULL, now(), now(), '', 'test', now())`,
+      ...[own.o, id(6)],
+    ],
+    [
+      `INSERT INTO receiver (receiver_id, organization_id, name, kind, settings)
+       VALUES ($2, $1, 'r', 'webhook', '{}')`,
+      ...[own.o, own.to],
+    ],
+    [`INSERT INTO notification_route VALUES ($2, $1, 1, '{}')`, own.o, id(7)],
+    [`INSERT INTO notification_policy VALUES ($1)`, own.o],
+    [
+      `INSERT INTO notification_group VALUES ($2, $1, $3, $4, '', '{}', '{}')`,
+      ...[own.o, id(8), id(7), own.to],
+    ],
+    [
+      `INSERT INTO notification
+         (notification_id, organization_id, receiver_id, group_key, kind, state, content)
+       VALUES ($2, $1, $3, '', 'alert', 'waiting', '{}')`,
+      ...[own.o, own.sent, own.to],
+    ],
+    [`INSERT INTO notification_alert VALUES ($2, $3, $1)`, own.o, own.alert, own.sent],
+  ];
+  for (const [statement, ...values] of statements) await pool.query(statement, values);
 }
 
 const asAcme = <T>(work: (transaction: Transaction) => Promise<T>): Promise<T> =>

@@ -14,9 +14,13 @@ import type { Reinjection } from '../../ingest/reinjection.ts';
 import { ingestLimits } from '../../joints.ts';
 import { importLimits, replayAgeMaxMs } from '../../web.ts';
 import { createReinjection, watchQuarantine } from '../../quarantine-joints.ts';
+import { createRuleParts, type RuleHooks } from '../../rule-joints.ts';
 import { writeAudit } from '../../registry/audit.ts';
 import type { Registry } from '../../registry/registry.ts';
+import type { NotifyStores } from '../../rules/notify/stores.ts';
+import type { RuleStore } from '../../rules/rule-store.ts';
 import { createTestDatabase, type TestDatabase } from './database.ts';
+import { testNotifyStores } from './notify.ts';
 import { createOrganization, createTestRegistry, type TestOrganization } from './registry.ts';
 
 /** What came back: the body is parsed when it is JSON. */
@@ -34,6 +38,8 @@ export interface TestApi {
   readonly test: TestDatabase;
   readonly ingest: Ingest;
   readonly imports: Imports;
+  readonly rules: RuleStore;
+  readonly notify: NotifyStores;
   readonly intake: HttpIntake;
   readonly reinjection: Reinjection;
   readonly url: string;
@@ -62,6 +68,10 @@ export interface TestApiOptions {
   readonly rawDays?: number;
   /** Longest silence in the file of an import; 60 s as in the product when left out. */
   readonly importIdleMs?: number;
+  /** What rules need of who evaluates them; nothing when left out. */
+  readonly ruleHooks?: RuleHooks;
+  /** Milliseconds since 1970; the machine's clock when left out. */
+  readonly now?: () => number;
 }
 
 /** Makes one. `pageRowsMax` is 5000; ingest has no spool. */
@@ -105,6 +115,9 @@ export async function createTestApi(options: TestApiOptions = {}): Promise<TestA
     aheadMaxMs: config.READING_AHEAD_MAX_S * 1000,
     ageMaxMs,
   });
+  const now = options.now ?? Date.now;
+  const ruleParts = createRuleParts(config, { database, log: silent, now }, options.ruleHooks);
+  const notify = testNotifyStores(database, now);
   const reinjection = createReinjection(config, { database, ingest, keptMs: ageMaxMs });
   await watchQuarantine({ registry, ingest, log: silent });
   const api = await createApi({
@@ -118,6 +131,9 @@ export async function createTestApi(options: TestApiOptions = {}): Promise<TestA
     health: { isStarted: () => true, check: () => Promise.resolve(result.checks) },
     intake,
     imports,
+    ...ruleParts,
+    notify,
+    now,
     packetBytesMax: config.PACKET_BYTES_MAX,
     ...NO_GUARD,
     metricsRegistry,
@@ -132,6 +148,8 @@ export async function createTestApi(options: TestApiOptions = {}): Promise<TestA
     test,
     ingest,
     imports,
+    rules: ruleParts.rules,
+    notify,
     intake,
     reinjection,
     url,
@@ -165,7 +183,7 @@ async function send(
     ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
   });
   const text = await answer.text();
-  const isJson = answer.headers.get('content-type')?.includes('json') === true;
+  const isJson = /[/+]json/.test(answer.headers.get('content-type') ?? '');
   return {
     status: answer.status,
     headers: answer.headers,

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt';
 import { pino } from 'pino';
+import { JSON_LINES_TYPE } from '../../api/json-lines.ts';
 import { createApp, type Addresses, type Overrides } from '../../app.ts';
 import { loadConfig } from '../../config.ts';
 import { createTestDatabase, type TestDatabase } from './database.ts';
@@ -27,6 +28,8 @@ export interface TestApp {
   metric(name: string): Promise<number>;
   /** Stops the program and leaves its database. */
   halt(): Promise<void>;
+  /** Stops the program and starts it anew on the same data; its addresses are others then. */
+  restart(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -63,15 +66,19 @@ export async function startTestApp(
     ...UNLIMITED,
     ...settings,
   });
-  const app = createApp(config, { log: pino({ level: 'silent' }), ...overrides });
+  const newApp = () => createApp(config, { log: pino({ level: 'silent' }), ...overrides });
+  let app = newApp();
   await app.start();
-  const { addresses, credentials } = app.started;
+  let { addresses } = app.started;
+  const { credentials } = app.started;
   if (credentials === null) throw new Error('the first start issued no credentials');
   const clients = new Set<MqttClient>();
   const api = (method: string, path: string, body?: unknown) =>
     callApi(addresses.httpUrl, credentials.adminKey, { method, path, body });
   return {
-    addresses,
+    get addresses() {
+      return addresses;
+    },
     dataDir,
     adminKey: credentials.adminKey,
     deviceKey: credentials.deviceKey,
@@ -93,6 +100,13 @@ export async function startTestApp(
       return Number(line.slice(name.length + 1));
     },
     halt: () => app.stop(),
+    async restart() {
+      for (const client of clients) client.end(true);
+      await app.stop();
+      app = newApp();
+      await app.start();
+      ({ addresses } = app.started);
+    },
     async stop() {
       for (const client of clients) client.end(true);
       await app.stop();
@@ -132,5 +146,8 @@ async function callApi(
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
   });
   const text = await answer.text();
+  if (answer.headers.get('content-type') === JSON_LINES_TYPE) {
+    return { status: answer.status, body: text };
+  }
   return { status: answer.status, body: text === '' ? null : JSON.parse(text) };
 }

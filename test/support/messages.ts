@@ -44,6 +44,7 @@ export function makeSlot(deviceId: number, metricId: number): Slot {
     receivedMicros: 0,
     quality: 0,
     batch: null,
+    observed: null,
   };
 }
 

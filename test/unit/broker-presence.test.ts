@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { DeadlineHeap, type Timed } from '../../broker/presence/deadline-heap.ts';
+import { DeadlineHeap, type Timed } from '../../deadline-heap.ts';
 import { Greetings } from '../../broker/greeting.ts';
 import type { PresencePort, PresenceRow } from '../../broker/presence/presence-port.ts';
 import {
