@@ -130,6 +130,7 @@ describe('without a spool, a slow database', { timeout: 60_000 }, () => {
     await eventually(
       'five slow batches',
       async () => (await batchesOf(app)).count >= before.count + 5,
+      30_000,
     );
     const after = await batchesOf(app);
     expect((after.sum - before.sum) / (after.count - before.count)).toBeGreaterThan(

@@ -294,9 +294,12 @@ describe('a rule', () => {
     });
     expect(await readings(name)).toBe(1500);
     await ends(ruleId);
+    const isRecorded = async () => (await app.metric('puback_rules_transitions_rows')) === 0;
+    await eventually('all is recorded', isRecorded);
     const steps = (await stepsOf(ruleId)).length;
     for (let number = 0; number < 100; number += 1) await send({ temp: 20 + 70 * (number % 2) });
     expect(await readings(name)).toBe(1600);
+    await eventually('all is recorded', isRecorded);
     expect(await stepsOf(ruleId)).toHaveLength(steps);
   });
 
