@@ -10,7 +10,7 @@ import {
 } from './completeness-gaps.ts';
 import { parseRanges } from './sequence-ranges.ts';
 import { Turns } from './turns.ts';
-import { microsOf, timestampText } from './timestamp-text.ts';
+import { microsOf, timestampText } from '../drizzle/timestamp-text.ts';
 
 /** Numbered messages of one boot. */
 export interface BootCompleteness extends SequenceCompleteness {

@@ -3,7 +3,7 @@ import { inOrganization, type TenantDatabase } from '../drizzle/transaction.ts';
 import { readAggregates, type Aggregate, type AggregatesQuery } from './aggregate-history.ts';
 import type { MetricKind } from './metric-catalog.ts';
 import { seriesPageStatement, type SeriesPageQuery, type Statement } from './series-page.ts';
-import { microsOf } from './timestamp-text.ts';
+import { microsOf } from '../drizzle/timestamp-text.ts';
 
 /** One stored value of a device. */
 export interface Reading {

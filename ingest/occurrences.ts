@@ -3,7 +3,7 @@ import { cutPage, type Page } from '../drizzle/page.ts';
 import { guardStore } from '../drizzle/sqlstate.ts';
 import { inOrganization, type TenantDatabase } from '../drizzle/transaction.ts';
 import type { LogLevel } from '../firmware-protocol/occurrence.ts';
-import { microsOf, timestampText } from './timestamp-text.ts';
+import { microsOf, timestampText } from '../drizzle/timestamp-text.ts';
 
 /** An event of a device as it is stored. */
 export interface StoredEvent {

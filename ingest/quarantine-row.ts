@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { NodePgDatabase } from 'drizzle-orm/node-postgres';
-import { microsOf, timestampText } from './timestamp-text.ts';
+import { microsOf, timestampText } from '../drizzle/timestamp-text.ts';
 
 /** A message that was acknowledged and could not be stored as readings. */
 export interface QuarantinedMessage {

@@ -1,7 +1,7 @@
 import type { Transaction } from '../drizzle/transaction.ts';
 import { fixedUuidV7 } from '../drizzle/uuid-v7.ts';
 import { filterClauses, type QuarantineFilter } from './quarantine-row.ts';
-import { microsOf } from './timestamp-text.ts';
+import { microsOf } from '../drizzle/timestamp-text.ts';
 
 /** A message that cannot be stored this time either, and why. */
 export interface RefusedAgain {

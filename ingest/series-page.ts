@@ -1,4 +1,4 @@
-import { microsOf, timestampText } from './timestamp-text.ts';
+import { microsOf, timestampText } from '../drizzle/timestamp-text.ts';
 
 /** A question for some of the history of one device: of readings, or of what was made of them. */
 export interface SeriesPageQuery {

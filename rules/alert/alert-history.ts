@@ -1,6 +1,6 @@
 import type { Transaction } from '../../drizzle/transaction.ts';
 import type { AlertPhase } from './alert.ts';
-import { microsOf } from './alert-row.ts';
+import { microsOf } from '../../drizzle/timestamp-text.ts';
 import type { Severity } from '../severity.ts';
 import type { TransitionReason } from './transition.ts';
 

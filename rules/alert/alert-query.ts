@@ -9,11 +9,11 @@ import {
   ALERT_COLUMNS,
   ALERT_TABLES,
   alertOf,
-  timestampText,
   type AlertDatabaseRow,
   type StoredAlert,
   type StoredAlertState,
 } from './alert-row.ts';
+import { timestampText } from '../../drizzle/timestamp-text.ts';
 import type { Severity } from '../severity.ts';
 
 /** Which alerts; null does not ask. Times are those at which alerts began, in microseconds since 1970. */

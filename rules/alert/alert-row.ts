@@ -1,3 +1,4 @@
+import { microsOf } from '../../drizzle/timestamp-text.ts';
 import type { Transaction } from '../../drizzle/transaction.ts';
 import { AlertNotFoundError } from '../../rule-errors.ts';
 import type { Severity } from '../severity.ts';
@@ -40,18 +41,6 @@ export interface StoredAlert {
   readonly verdict: boolean | null;
   readonly verdictBy: string | null;
   readonly verdictMicros: number | null;
-}
-
-/** SQL for a timestamptz as microseconds since 1970, exact until the year 2255. */
-export function microsOf(column: string): string {
-  return `(extract(epoch FROM ${column}) * 1000000)::float8`;
-}
-
-/** Microseconds since 1970 as PostgreSQL reads them without loss. */
-export function timestampText(timeMicros: number): string {
-  const fraction = ((timeMicros % 1_000_000) + 1_000_000) % 1_000_000;
-  const seconds = new Date((timeMicros - fraction) / 1000).toISOString().slice(0, 19);
-  return `${seconds}.${String(fraction).padStart(6, '0')}Z`;
 }
 
 /** Columns of an alert, of {@link ALERT_TABLES}. Named as {@link StoredAlert} is. */

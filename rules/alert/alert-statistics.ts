@@ -3,7 +3,7 @@ import {
   type TenantDatabase,
   type Transaction,
 } from '../../drizzle/transaction.ts';
-import { timestampText } from './alert-row.ts';
+import { timestampText } from '../../drizzle/timestamp-text.ts';
 import { getRule } from '../rule-row.ts';
 import { levelOf, type Severity } from '../severity.ts';
 

@@ -13,7 +13,8 @@ import {
 } from '../../rule-errors.ts';
 import { readHistory, type AlertHistory } from './alert-history.ts';
 import { listAlerts, type AlertQuery } from './alert-query.ts';
-import { getAlert, timestampText, type StoredAlert } from './alert-row.ts';
+import { getAlert, type StoredAlert } from './alert-row.ts';
+import { timestampText } from '../../drizzle/timestamp-text.ts';
 import {
   organizationStatistics,
   ruleStatistics,

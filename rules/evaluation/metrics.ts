@@ -1,4 +1,5 @@
-import { Counter, Gauge, type Registry } from 'prom-client';
+import { Counter, type Registry } from 'prom-client';
+import { scrapedCounters, scrapedGauges } from '../../scraped-metrics.ts';
 
 /** What of rules is counted by who evaluates, as plain numbers: the hot path adds to them. */
 export class RuleCounters {
@@ -46,16 +47,9 @@ export function registerRuleMetrics(
   gauges: () => RuleGauges,
 ): void {
   registerCounters(registry, counters, gauges);
-  const registers = [registry];
-  const gauge = (name: string, help: string, read: (now: RuleGauges) => number) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(read(gauges()));
-      },
-    });
+  const scraped = scrapedGauges(registry);
+  const gauge = (name: string, help: string, read: (now: RuleGauges) => number): void =>
+    scraped(name, help, () => read(gauges()));
   gauge('puback_rules_active_rules', 'Alert rules that are evaluated.', ({ rules }) => rules);
   gauge('puback_rules_devices', 'Devices whose rules are in memory.', ({ devices }) => devices);
   gauge(
@@ -86,16 +80,7 @@ function registerCounters(
   gauges: () => RuleGauges,
 ): void {
   const registers = [registry];
-  const counter = (name: string, help: string, read: () => number) =>
-    new Counter({
-      name,
-      help,
-      registers,
-      collect() {
-        this.reset();
-        this.inc(read());
-      },
-    });
+  const counter = scrapedCounters(registry);
   counter(
     'puback_rules_evaluations_total',
     'Evaluations of a rule for a device.',

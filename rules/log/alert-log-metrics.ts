@@ -1,4 +1,5 @@
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { Counter, Histogram, type Registry } from 'prom-client';
+import { scrapedGauges } from '../../scraped-metrics.ts';
 
 /** Why a transition was not recorded. */
 export const TRANSITION_DROP_REASONS = [
@@ -52,20 +53,14 @@ export class AlertLogMetrics {
 
   /** Makes the gauges, which ask when they are read. */
   watch(registry: Registry, queueMax: number, log: WatchedAlertLog): void {
+    const gauge = scrapedGauges(registry);
     gauge(
-      registry,
       'puback_rules_transitions_rows',
       'Steps of alerts that wait to be recorded.',
       () => log.size,
     );
+    gauge('puback_rules_transitions_rows_max', 'Bound of the steps that wait.', () => queueMax);
     gauge(
-      registry,
-      'puback_rules_transitions_rows_max',
-      'Bound of the steps that wait.',
-      () => queueMax,
-    );
-    gauge(
-      registry,
       'puback_rules_checkpoint_seconds',
       'Time of receipt, in seconds since 1970, up to which all that was evaluated is recorded.',
       () => log.checkpointMicros / 1e6,
@@ -94,15 +89,4 @@ export class AlertLogMetrics {
 export interface WatchedAlertLog {
   readonly size: number;
   readonly checkpointMicros: number;
-}
-
-function gauge(registry: Registry, name: string, help: string, value: () => number): void {
-  void new Gauge({
-    name,
-    help,
-    registers: [registry],
-    collect() {
-      this.set(value());
-    },
-  });
 }

@@ -1,5 +1,6 @@
-import { Counter, Gauge, type Registry } from 'prom-client';
+import { Gauge, type Registry } from 'prom-client';
 import type { Silence } from '../compiled-rule.ts';
+import { scrapedCounters, scrapedGauges } from '../../scraped-metrics.ts';
 
 /** What is asked of {@link NoData} at each scrape. */
 export interface NoDataGauges {
@@ -15,14 +16,11 @@ export interface NoDataGauges {
 /** Makes the metrics of rules that look for missing readings. `gauges` is asked at each scrape. */
 export function registerNoDataMetrics(registry: Registry, gauges: () => NoDataGauges): void {
   const registers = [registry];
-  new Gauge({
-    name: 'puback_rules_no_data_watched_devices',
-    help: 'Devices of which a rule expects readings.',
-    registers,
-    collect() {
-      this.set(gauges().watchedDevices);
-    },
-  });
+  scrapedGauges(registry)(
+    'puback_rules_no_data_watched_devices',
+    'Devices of which a rule expects readings.',
+    () => gauges().watchedDevices,
+  );
   new Gauge({
     name: 'puback_rules_no_data_silent_deadlines',
     help: 'Deadlines of watched devices that were missed and are still, by kind of silence.',
@@ -32,16 +30,9 @@ export function registerNoDataMetrics(registry: Registry, gauges: () => NoDataGa
       for (const [kind, count] of Object.entries(gauges().silent)) this.set({ kind }, count);
     },
   });
-  const counter = (name: string, help: string, read: (now: NoDataGauges) => number) =>
-    new Counter({
-      name,
-      help,
-      registers,
-      collect() {
-        this.reset();
-        this.inc(read(gauges()));
-      },
-    });
+  const scraped = scrapedCounters(registry);
+  const counter = (name: string, help: string, read: (now: NoDataGauges) => number): void =>
+    scraped(name, help, () => read(gauges()));
   counter(
     'puback_rules_no_data_checks_total',
     'Deadlines of devices that were looked at because they were due.',

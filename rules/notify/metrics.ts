@@ -1,6 +1,7 @@
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { Counter, Histogram, type Registry } from 'prom-client';
 import { SUPPRESSIONS, type Suppression } from './group-state.ts';
 import { RECEIVER_KINDS, type ReceiverKind } from './receiver-settings.ts';
+import { scrapedGauges } from '../../scraped-metrics.ts';
 
 /** What waits, as it was last counted. */
 export interface NotifyQueues {
@@ -44,16 +45,9 @@ export class NotifyMetrics {
       buckets: [0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10],
       registers,
     });
-    const gauge = (name: string, help: string, read: (from: NotifyQueues) => number): void => {
-      new Gauge({
-        name,
-        help,
-        registers,
-        collect() {
-          this.set(read(queues()));
-        },
-      });
-    };
+    const scraped = scrapedGauges(registry);
+    const gauge = (name: string, help: string, read: (from: NotifyQueues) => number): void =>
+      scraped(name, help, () => read(queues()));
     gauge(
       'puback_notify_outbox_steps',
       'Steps of alerts that notification has not looked at yet; at most 10 000 are counted.',

@@ -1,4 +1,4 @@
-import { microsOf } from '../alert/alert-row.ts';
+import { microsOf } from '../../drizzle/timestamp-text.ts';
 import type { Matcher } from './matchers.ts';
 import { isWithin, type QuietHours } from './quiet-hours.ts';
 

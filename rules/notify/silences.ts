@@ -6,7 +6,7 @@ import {
 } from '../../drizzle/transaction.ts';
 import { makeUuidV7 } from '../../drizzle/uuid-v7.ts';
 import { SilenceEndedError, SilenceLimitError, SilenceNotFoundError } from '../../rule-errors.ts';
-import { timestampText } from '../alert/alert-row.ts';
+import { timestampText } from '../../drizzle/timestamp-text.ts';
 import type { RuleAuthor, WriteAudit } from '../audit.ts';
 import { SILENCE_COLUMNS, silenceStateOf, type Silence, type SilenceState } from './silence-row.ts';
 

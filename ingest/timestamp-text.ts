@@ -1,1 +1,0 @@
-export { microsOf, timestampText } from '../drizzle/timestamp-text.ts';
