@@ -1,19 +1,27 @@
 import { uptime } from 'node:os';
 import { Registry as MetricsRegistry, collectDefaultMetrics } from 'prom-client';
 import { createGateMetrics } from './broker/gate/gate-metrics.ts';
-import { createGate } from './broker/gate/gate.ts';
+import { createGate, type Gate } from './broker/gate/gate.ts';
 import { listenTcp, type Listener, type ListenerParts } from './broker/gate/listeners.ts';
 import { openFilesLimit } from './broker/gate/open-files.ts';
 import { listenTls } from './broker/gate/tls-listener.ts';
-import { createBrokerMetrics } from './broker/metrics.ts';
+import { createBrokerMetrics, type BrokerMetrics } from './broker/metrics.ts';
 import type { PresenceChange } from './broker/presence/presence.ts';
 import type { Config } from './config.ts';
 import { ConnectionHistory } from './connection-history.ts';
+import { readLinkKey } from './downlink-joints.ts';
+import { Downlink } from './downlink.ts';
 import { openFleet } from './fleet.ts';
 import { lockDataFolder } from './drizzle/data-folder-lock.ts';
 import { openDatabase, type Database } from './drizzle/database.ts';
 import { startEmbedded } from './drizzle/embedded.ts';
-import { closeRevoked, deviceEventBounds, gateLimits, retentionBounds } from './joints.ts';
+import {
+  closeRevoked,
+  deviceEventBounds,
+  gateLimits,
+  keySettings,
+  retentionBounds,
+} from './joints.ts';
 import { SteadyClock } from './firmware-protocol/steady-clock.ts';
 import { createLog, type Logger } from './log.ts';
 import type { Credentials } from './registry/credentials-file.ts';
@@ -121,6 +129,27 @@ interface Context {
   readonly onStop: OnStop;
 }
 
+/** Who is let in, and the history of who was not. */
+function openGate(
+  { config, metricsRegistry, log }: Context,
+  registry: Registry,
+  metrics: BrokerMetrics,
+): { gate: Gate; history: ConnectionHistory } {
+  const gateMetrics = createGateMetrics(metricsRegistry);
+  const history = new ConnectionHistory(registry, (code) => gateMetrics.identityFound(code));
+  const gate = createGate({
+    ...gateLimits(config),
+    openFilesMax: openFilesLimit(),
+    metrics: gateMetrics,
+    refused(reason, address) {
+      metrics.closed(reason);
+      history.turnedAway(reason, address);
+    },
+    log,
+  });
+  return { gate, history };
+}
+
 /** The parts in the order in which a message meets them. */
 async function bringUp(
   config: Config,
@@ -148,30 +177,35 @@ async function bringUp(
   const { observer } = engine;
   const store = await openStore({ ...context, database, registry, observer });
   const metrics = createBrokerMetrics(metricsRegistry);
-  const gateMetrics = createGateMetrics(metricsRegistry);
-  const history = new ConnectionHistory(registry, (code) => gateMetrics.identityFound(code));
-  const gate = createGate({
-    ...gateLimits(config),
-    openFilesMax: openFilesLimit(),
-    metrics: gateMetrics,
-    refused(reason, address) {
-      metrics.closed(reason);
-      history.turnedAway(reason, address);
-    },
-    log,
-  });
+  const { gate, history } = openGate(context, registry, metrics);
   const { guard } = gate;
   const { ingest } = store;
   const onPresence = (change: PresenceChange): void => engine.presenceChanged(change);
   const alertTopics = (): Iterable<string> => engine.alertTopics;
   const told = { onPresence, alertTopics };
-  const joined = { ...context, database, registry, ingest, guard, history, metrics, ...told };
+  const linkKey = await readLinkKey(config);
+  const downlink = new Downlink({ ...context, database, registry, linkKey });
+  const joined = {
+    ...{ ...context, database, registry, ingest, guard, history, metrics, ...told },
+    downlink: downlink.port,
+  };
   const fleet = await openFleet(joined);
   const { broker } = fleet;
   closeRevoked(registry, broker, log);
-  const desk = await engine.start({ ingest, fleet });
-  const parts = { ...context, ...store, ...desk, database, registry, gate, broker };
+  await downlink.start(fleet);
+  const desk = await engine.start({ ingest, fleet, sendCommand: downlink.sendOfRule });
+  const parts = {
+    ...context,
+    ...store,
+    ...desk,
+    ...downlink.desk,
+    database,
+    registry,
+    gate,
+    broker,
+  };
   const addresses = await listen(parts);
+  downlink.listensAt(addresses.httpUrl);
   onStop('listening for silence', async () => engine.listensNoMore());
   if (first.credentials === null) return { addresses, credentials: null, isIssued: false };
   const credentials = await writeAddresses(config.DATA_DIR, first.credentials, addresses);
@@ -221,6 +255,7 @@ async function openRegistry(context: Context, database: Database): Promise<Regis
     deviceEventsQueueMax: config.DEVICE_EVENTS_QUEUE_MAX,
     deviceEventBounds: deviceEventBounds(config),
     retentionBounds: retentionBounds(config),
+    keys: keySettings(config),
     databaseTimeoutMs: config.DATABASE_TIMEOUT_S * 1000,
   });
   await registry.start();

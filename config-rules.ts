@@ -37,6 +37,24 @@ export const ruleSettings = {
     .describe(
       'Readings of a device that wait to be evaluated while its state is loaded; beyond it the oldest are left out and counted.',
     ),
+  RULE_ACTION_AGE_MAX_S: count(1, 86_400)
+    .default(300)
+    .describe('A step of an alert that is older sends no command any more.'),
+  RULE_ACTION_LOOP_S: count(1, 86_400)
+    .default(60)
+    .describe(
+      'A step of an alert so soon after a rule sent a command to its device may come from that command.',
+    ),
+  RULE_ACTION_LOOP_MAX: count(1, 100)
+    .default(3)
+    .describe(
+      'Commands of rules that may lead to each other in a row; then they are blocked as a loop.',
+    ),
+  RULE_ACTIONS_WAITING_MAX: count(10, 1_000_000)
+    .default(10_000)
+    .describe(
+      'Steps of alerts that wait in memory for the actions of their rules; others are found in the database.',
+    ),
   NOTIFY_PRIVATE_ADDRESSES: z
     .string()
     .trim()

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import { withoutValue } from './config-faults.ts';
+import { commandSettings } from './config-commands.ts';
 import { ruleSettings } from './config-rules.ts';
 import { ConfigInvalidError, FileUnusableError } from './errors.ts';
 
@@ -294,6 +295,7 @@ export const configSchema = z.strictObject({
       'Longest wait at shutdown for what is under way; then each part has one second more, and an embedded database that hangs up to 25. What is not stored by then stays unacknowledged.',
     ),
   ...ruleSettings,
+  ...commandSettings,
 });
 
 /** All settings, checked and frozen. */

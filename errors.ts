@@ -367,11 +367,12 @@ export class KeyNotFoundError extends AppError {
 export class KeyLimitError extends AppError {
   readonly code = 'KEY_LIMIT';
   readonly status = 409;
-  constructor(owner: 'device' | 'organization', max: number) {
+  constructor(owner: 'device' | 'organization' | 'admins', max: number) {
+    const limit = `${max} active keys, which is the limit; revoke one first`;
     super(
-      owner === 'device'
-        ? `the device has ${max} active keys, which is the limit; revoke one first`
-        : `the organization has ${max} active integrator keys, which is its limit; revoke one, or raise INTEGRATOR_KEYS_MAX`,
+      owner === 'organization'
+        ? `the organization has ${max} active integrator keys, which is its limit; revoke one, or raise INTEGRATOR_KEYS_MAX`
+        : `the ${owner === 'device' ? 'device has' : 'admins of the organization have'} ${limit}`,
     );
   }
 }

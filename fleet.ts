@@ -1,32 +1,30 @@
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Registry as MetricsRegistry } from 'prom-client';
 import { Broker } from './broker/broker.ts';
 import { ConnectRate } from './broker/gate/connect-rate.ts';
-import type { DeviceParts } from './broker/device-client.ts';
+import type { DeviceClient, DeviceParts } from './broker/device-client.ts';
 import { createDiskPersistence } from './broker/store/disk-persistence.ts';
 import { openDiskStore, type DiskStore } from './broker/store/disk-store.ts';
-import { matchesFilter } from './broker/store/topic-filter.ts';
 import { FanOut } from './broker/outgoing/fan-out.ts';
 import { FanOutMetrics } from './broker/outgoing/fan-out-metrics.ts';
 import { FleetPolicy } from './broker/fleet-policy.ts';
 import { Greetings } from './broker/greeting.ts';
-import { isSessionOf, keyIdOf, type IntegratorParts } from './broker/integrator-client.ts';
+import { isSessionOf, keyIdOf } from './broker/integrator-client.ts';
 import type { LoginGuard } from './broker/gate/login-guard.ts';
 import type { BrokerMetrics } from './broker/metrics.ts';
 import type { OutgoingMessage } from './broker/message.ts';
-import type { PresencePage } from './broker/presence/presence-port.ts';
 import type { DevicePresence } from './broker/presence/presence-state.ts';
-import { Presence, type PresenceChange, type StatusPage } from './broker/presence/presence.ts';
-import { StatusReads } from './broker/presence/status-reads.ts';
-import type { IntegratorPrincipal } from './broker/principal.ts';
+import { Presence, type PresenceChange } from './broker/presence/presence.ts';
 import type { Config } from './config.ts';
 import type { ConnectionHistory } from './connection-history.ts';
 import type { Database } from './drizzle/database.ts';
 import type { Ingest } from './ingest/ingest.ts';
 import type { Lane } from './ingest/lane.ts';
 import { outboxLimits, storeLimits, toBrokerVerdict } from './joints.ts';
-import { AppError, reasonOf } from './errors.ts';
+import { reasonOf } from './errors.ts';
+import { SlotReaders, type DownlinkPort } from './fleet-downlink.ts';
+import { integratorParts } from './fleet-integrators.ts';
+import { canonicalTopic } from './firmware-protocol/topics.ts';
 import type { Logger } from './log.ts';
 import { createPresenceStore } from './registry/presence-store.ts';
 import type { Registry } from './registry/registry.ts';
@@ -46,6 +44,8 @@ export interface FleetDeps {
   readonly log: Logger;
   /** Topics of alerts of which something is retained. */
   readonly alertTopics?: (() => Iterable<string>) | undefined;
+  /** Who takes what devices and integrators say of commands, configuration, keys and firmware. */
+  readonly downlink: DownlinkPort;
   /** Told of each change of a device's presence, at once. */
   readonly onPresence?: ((change: PresenceChange) => void) | undefined;
   readonly onStop: (name: string, close: () => Promise<void>) => void;
@@ -56,6 +56,8 @@ export interface Fleet {
   readonly broker: Broker;
   /** What is known of a device now; null: what is stored is all there is to know. */
   presenceOf(deviceId: number): DevicePresence | null;
+  /** Whether the device has a connection now that reads its commands. */
+  isReading(deviceId: number): boolean;
   /** Payload of the message that is retained under a topic; null: there is none. */
   retained(topic: string): Buffer | null;
   /** Topics of the retained messages that a filter matches. */
@@ -64,11 +66,6 @@ export interface Fleet {
 
 /** How often sessions of keys that have ended are looked for. */
 const ENDED_KEYS_MS = 600_000;
-/** Between attempts to read them while the database is away. */
-const RETRY_MS = 1000;
-/** Status messages that are read at a time. */
-const STATUS_PAGE = 500;
-
 /**
  * Opens the broker of a fleet: sessions on disk, fan-out, presence, and the policy that joins devices
  * with ingest and the registry. In the order in which they need each other; they end in reverse.
@@ -89,8 +86,9 @@ export async function openFleet(deps: FleetDeps): Promise<Fleet> {
   const presence = openPresence(deps, store, fanOut, createPresenceStore({ pool: database.pool }));
   await presence.start();
   onStop('presence', () => presence.stop());
+  const readers = new SlotReaders();
   const broker = new Broker({
-    policy: createPolicy(deps, { store, fanOut, presence, history, metrics }),
+    policy: createPolicy(deps, { store, fanOut, presence, history, metrics, readers }),
     fanOut,
     store,
     incoming: createDiskPersistence(store),
@@ -108,6 +106,7 @@ export async function openFleet(deps: FleetDeps): Promise<Fleet> {
   return {
     broker,
     presenceOf: (deviceId) => presence.current(deviceId),
+    isReading: (deviceId) => readers.isReading(deviceId),
     retained: (topic) => store.retained(topic)?.payload ?? null,
     retainedTopics: (filter) => topicsOf(store.retainedMatching(filter)),
   };
@@ -155,6 +154,7 @@ interface Parts {
   readonly presence: Presence;
   readonly history: ConnectionHistory;
   readonly metrics: BrokerMetrics;
+  readonly readers: SlotReaders;
 }
 
 function createPolicy(deps: FleetDeps, parts: Parts): FleetPolicy {
@@ -175,16 +175,29 @@ function createPolicy(deps: FleetDeps, parts: Parts): FleetPolicy {
       return ofKey.length < config.KEY_SESSIONS_MAX;
     },
     device: deviceParts(deps, parts),
-    integrator: integratorParts(deps, parts),
+    integrator: integratorParts({
+      ...parts,
+      alertTopics: deps.alertTopics ?? (() => []),
+      command: (...command) => deps.downlink.command(...command),
+    }),
+    claim: {
+      claim: (request) => deps.downlink.claim(request),
+      refused: (...refused) => history.refusedMessage(...refused),
+      opened: (session) => history.opened(session),
+      closed: (session, code) => history.closed(session, code),
+    },
     refused: (refused) => history.refusedConnect(refused),
     violated: (...violation) => history.violated(...violation),
     takenOver: (old, next) => history.takenOver(old, next),
   });
 }
 
-function deviceParts({ ingest, config, now }: FleetDeps, parts: Parts): DeviceParts {
-  const { store, fanOut, presence, history, metrics } = parts;
-  const greetings = new Greetings({ commands: () => 0, configVersion: () => 0 }, now);
+function deviceParts({ ingest, config, downlink, now }: FleetDeps, parts: Parts): DeviceParts {
+  const { store, fanOut, presence, history, metrics, readers } = parts;
+  const greetings = new Greetings(async (device: DeviceClient) => {
+    await readers.settled(device);
+    return downlink.waiting(device.principal);
+  }, now);
   return {
     ingest: {
       openLane: ({ organizationId, deviceId }, address) =>
@@ -207,7 +220,9 @@ function deviceParts({ ingest, config, now }: FleetDeps, parts: Parts): DevicePa
       });
       history.opened(session);
     },
+    answers: downlink,
     greeted(device, session, hello, onStored) {
+      if (!device.isQuarantined) readers.greeted(device, downlink.greeted(device.principal, hello));
       greetings.heard(device, hello);
       if (device.isQuarantined) {
         onStored();
@@ -222,12 +237,20 @@ function deviceParts({ ingest, config, now }: FleetDeps, parts: Parts): DevicePa
       if (!isTaken) held.forget();
       return isTaken;
     },
-    subscribedInbox: (device) => greetings.subscribed(device),
+    subscribedInbox(device) {
+      readers.subscribed(device);
+      greetings.subscribed(device);
+      const slot = canonicalTopic(device.principal, 'in/cmd');
+      if (device.readsCommands && store.retained(slot) !== null) {
+        downlink.reading(device.principal, device.usesAlias);
+      }
+    },
     refused(session, code, detail) {
       metrics.errorTold(code);
       history.refusedMessage(session, code, detail);
     },
     closed(device, session, code) {
+      readers.closed(device);
       presence.disconnected(device.principal.deviceId, session.connectionNumber);
       history.closed(session, code);
     },
@@ -263,72 +286,6 @@ interface HeldHello {
   readonly afterMs: number;
   /** Whether its connection has ended. */
   readonly isOver: () => boolean;
-}
-
-function integratorParts(
-  { alertTopics = () => [] }: FleetDeps,
-  { store, presence, history }: Parts,
-): IntegratorParts {
-  const statuses = new StatusReads((page) => presence.statusPage(page));
-  return {
-    async *wildcardMessages(principal, filter, isOpen) {
-      yield* statusMessages(statuses, principal, filter, isOpen);
-      for (const topic of alertTopicsOf(principal, filter, alertTopics())) {
-        const message = store.retained(topic);
-        if (message !== null) yield message;
-      }
-    },
-    retained: (topic) => store.retained(topic),
-    refused: (...refused) => history.refusedMessage(...refused),
-    opened: (session) => history.opened(session),
-    closed: (session, code) => history.closed(session, code),
-  };
-}
-
-/** Those of alerts that a filter with wildcards selects, of devices that the principal may see. */
-function* alertTopicsOf(
-  { devices }: IntegratorPrincipal,
-  filter: string,
-  topics: Iterable<string>,
-): Generator<string> {
-  if (!/^v1\/[^/]+\/[^/]+\/alert\/[^/]+$/.test(filter)) return;
-  for (const topic of topics) {
-    const isSeen = devices === null || devices.includes(topic.split('/')[2] ?? '');
-    if (isSeen && matchesFilter(topic, filter)) yield topic;
-  }
-}
-
-/** The retained status of many devices comes from the database. */
-async function* statusMessages(
-  statuses: StatusReads,
-  { organizationId, devices }: IntegratorPrincipal,
-  filter: string,
-  isOpen: () => boolean,
-): AsyncGenerator<OutgoingMessage> {
-  if (!/^v1\/[^/]+\/[^/]+\/status$/.test(filter)) return;
-  let query: PresencePage | null = { organizationId, devices, after: 0, limit: STATUS_PAGE };
-  while (query !== null) {
-    const page = await untilAnswered(statuses, query, isOpen);
-    for (const message of page.messages) yield { ...message, qos: 1, retain: true };
-    query = page.after === null ? null : { ...query, after: page.after };
-  }
-}
-
-/** Asks again while the database is away, as long as somebody waits for the answer. */
-async function untilAnswered(
-  statuses: StatusReads,
-  query: PresencePage,
-  isOpen: () => boolean,
-): Promise<StatusPage> {
-  while (isOpen()) {
-    try {
-      return await statuses.page(query);
-    } catch (err) {
-      if (!(err instanceof AppError) || !err.retryable) throw err;
-    }
-    await delay(RETRY_MS);
-  }
-  return { messages: [], after: null };
 }
 
 function openFanOut(

@@ -17,6 +17,8 @@ import type { DeviceEventBounds } from './registry/device-event-pruning.ts';
 import { reasonOf } from './errors.ts';
 import { isCertificateId } from './firmware-protocol/keys.ts';
 import { isAbout } from './registry/key-verifier.ts';
+import { parseBrokerAddress } from './registry/keys/broker-address.ts';
+import type { KeySettings } from './registry/keys/key-parts.ts';
 import type { KeyRefusal, KeyVerdict as RegistryVerdict } from './registry/principal.ts';
 import type { Registry } from './registry/registry.ts';
 
@@ -106,6 +108,21 @@ export function deviceEventBounds(config: Config): DeviceEventBounds {
   };
 }
 
+/** The settings of rotations, claims and batches in the registry's words. */
+export function keySettings(config: Config): KeySettings {
+  return {
+    address: parseBrokerAddress(config.MQTT_PUBLIC_URL),
+    pendingMs: config.KEY_PENDING_H * 3_600_000,
+    graceMs: config.KEY_GRACE_S * 1000,
+    reissueMs: REISSUE_MS,
+    isPlainAllowed: config.KEYS_WITHOUT_TLS === 'yes',
+    claimKeysMax: config.CLAIM_KEYS_MAX,
+    claimsWaitingMax: config.CLAIMS_WAITING_MAX,
+    batchMax: config.DEVICE_BATCH_MAX,
+    now: () => Date.now(),
+  };
+}
+
 /** How long data is kept, between what is taken in and what the settings allow. */
 export function retentionBounds(config: Config): RetentionBounds {
   return {
@@ -166,6 +183,8 @@ async function closeInactive(registry: Registry, broker: Broker): Promise<void> 
   );
 }
 
+/** A board that lost the answer asks again; one that asks all the time is not to make a key each time. */
+const REISSUE_MS = 5000;
 /** Between attempts to look at live connections again. */
 const RECHECK_MS = 1000;
 /** Longest time that a health check waits for the database. */

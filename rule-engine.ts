@@ -9,7 +9,13 @@ import type { ReadingObserver } from './ingest/observer.ts';
 import type { Logger } from './log.ts';
 import type { ChangedDevice } from './registry/device-changes.ts';
 import type { Registry } from './registry/registry.ts';
-import { createNotifyParts, createRuleParts, type RuleParts } from './rule-joints.ts';
+import {
+  createActionRunner,
+  createNotifyParts,
+  createRuleParts,
+  type RuleParts,
+} from './rule-joints.ts';
+import type { ActionRunnerDeps } from './rules/action/action-runner.ts';
 import { AlertLogMetrics } from './rules/log/alert-log-metrics.ts';
 import { AlertLog } from './rules/log/alert-log.ts';
 import { pruneAlerts } from './rules/log/alert-pruning.ts';
@@ -53,6 +59,8 @@ export interface RuleDesk extends RuleParts {
 export interface LiveParts {
   readonly ingest: Ingest;
   readonly fleet: Fleet;
+  /** Puts a command of a rule into the queue of its device. */
+  readonly sendCommand: ActionRunnerDeps['send'];
 }
 
 const POLL_MS = 2000;
@@ -201,9 +209,18 @@ export class RuleEngine {
       now,
     });
     this.#wakeNotifier = () => notifier.wake();
+    const actions = createActionRunner(config, {
+      runs: this.#parts.actionRuns,
+      registry: metricsRegistry,
+      send: live.sendCommand,
+      rules: () => this.#inForce.all,
+      log,
+      now,
+    });
     this.#alertLog.onCommitted((transitions) => {
       topics.changed(transitions);
       notifier.wake();
+      actions.noteRecorded(transitions);
     });
     await this.#noData.start();
     this.#listen();
@@ -212,8 +229,9 @@ export class RuleEngine {
     this.#evaluator.start(new Set([...open.map(({ deviceId }) => deviceId), ...behind]));
     topics.start();
     notifier.start();
+    actions.start();
     onStop('notifications', async () => {
-      await Promise.all([notifier.stop(), topics.stop()]);
+      await Promise.all([notifier.stop(), topics.stop(), actions.stop()]);
     });
     this.#startHousekeeping();
     return { ...this.#parts, notify };

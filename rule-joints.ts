@@ -3,6 +3,9 @@ import type { Config } from './config.ts';
 import type { Database } from './drizzle/database.ts';
 import type { Logger } from './log.ts';
 import { writeAudit } from './registry/audit.ts';
+import { ActionMetrics } from './rules/action/action-metrics.ts';
+import { ActionRunner, type ActionRunnerDeps } from './rules/action/action-runner.ts';
+import { ActionRuns } from './rules/action/action-runs.ts';
 import { createAlerts, type Alerts, type AlertsDeps } from './rules/alert/alerts.ts';
 import { Backtests } from './rules/backtest/backtests.ts';
 import { Explanations } from './rules/explain/explanations.ts';
@@ -31,6 +34,8 @@ export interface RuleParts {
   readonly silences: Silences;
   readonly explanations: Explanations;
   readonly backtests: Backtests;
+  /** What actions of rules did. */
+  readonly actionRuns: ActionRuns;
 }
 
 /** Makes them. @param now milliseconds since 1970. */
@@ -64,6 +69,7 @@ export function createRuleParts(
       daysMax: config.RULE_BACKTEST_D_MAX,
     }),
     explanations: new Explanations(database),
+    actionRuns: new ActionRuns(database),
     alerts: createAlerts({ database, writeAudit, resolveByHand, onSnoozed }),
     silences: createSilences({
       database,
@@ -102,4 +108,29 @@ export async function createNotifyParts(
   const notifier = new Notifier({ ...parts, secrets, limits });
   const wake = (): void => notifier.wake();
   return { notifier, notify: createNotifyStores({ ...parts, writeAudit, secrets, limits, wake }) };
+}
+
+/** What takes the actions of rules. */
+export function createActionRunner(
+  config: Config,
+  parts: {
+    readonly runs: ActionRuns;
+    readonly registry: MetricsRegistry;
+    readonly send: ActionRunnerDeps['send'];
+    readonly rules: ActionRunnerDeps['rules'];
+    readonly log: Logger;
+    readonly now: () => number;
+  },
+): ActionRunner {
+  const waitingMax = config.RULE_ACTIONS_WAITING_MAX;
+  return new ActionRunner({
+    ...parts,
+    limits: {
+      ageMaxMs: config.RULE_ACTION_AGE_MAX_S * 1000,
+      loopMs: config.RULE_ACTION_LOOP_S * 1000,
+      loopMax: config.RULE_ACTION_LOOP_MAX,
+      waitingMax,
+    },
+    createMetrics: (waiting) => new ActionMetrics(parts.registry, waiting, waitingMax),
+  });
 }

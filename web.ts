@@ -5,6 +5,7 @@ import type { Gate } from './broker/gate/gate.ts';
 import type { ListenerParts } from './broker/gate/listeners.ts';
 import { createWebSocketIntake } from './broker/gate/websocket.ts';
 import type { Config } from './config.ts';
+import type { DownlinkDesk } from './downlink.ts';
 import type { Database } from './drizzle/database.ts';
 import { findPackageRoot } from './drizzle/package-root.ts';
 import { createCompleteness } from './ingest/completeness.ts';
@@ -23,7 +24,7 @@ import type { Registry } from './registry/registry.ts';
 import type { Store } from './store.ts';
 
 /** What HTTP is joined with. */
-export interface WebDeps extends Store, RuleDesk {
+export interface WebDeps extends Store, RuleDesk, DownlinkDesk {
   readonly config: Config;
   readonly database: Database;
   readonly registry: Registry;
@@ -61,6 +62,17 @@ export async function openWeb(deps: WebDeps, listening: ListenerParts): Promise<
     notify: deps.notify,
     explanations: deps.explanations,
     backtests: deps.backtests,
+    actionRuns: deps.actionRuns,
+    commands: deps.commands,
+    commandDesk: deps.commandDesk,
+    commandDefinitions: deps.commandDefinitions,
+    commandWaits: deps.commandWaits,
+    devicePolls: deps.devicePolls,
+    configurations: deps.configurations,
+    ota: deps.ota,
+    campaigns: deps.campaigns,
+    keyRotations: deps.keyRotations,
+    claims: deps.claims,
     now: Date.now,
     health: createHealth(database, deps),
     metricsRegistry,
@@ -77,6 +89,7 @@ export async function openWeb(deps: WebDeps, listening: ListenerParts): Promise<
   onStop('HTTP listener', async () => {
     webSockets.close();
     intake.stop();
+    deps.commandWaits.stop();
     await Promise.all([imports.stop(), api.close()]);
   });
   return { port };

@@ -8,7 +8,13 @@ import {
   UnauthorizedError,
 } from '../errors.ts';
 import { publicPartOf } from '../firmware-protocol/keys.ts';
-import type { KeyRefusal, KeyVerdict } from '../registry/principal.ts';
+import type {
+  AdminPrincipal,
+  DevicePrincipal,
+  KeyRefusal,
+  KeyVerdict,
+  Principal,
+} from '../registry/principal.ts';
 import type { Principals, Role } from './route.ts';
 
 /** Counts wrong keys; the same as for MQTT, so that a guesser gains nothing by changing the door. */
@@ -55,7 +61,7 @@ export async function authorize(
   if (key === undefined) throw new UnauthorizedError(role);
   if (guard.before(address) === 'banned') throw new AddressBannedError();
   const verdict = await verifyKey(key);
-  if (verdict.ok && verdict.principal.kind !== 'integrator' && verdict.principal.kind === role) {
+  if (verdict.ok && hasRole(verdict.principal, role)) {
     guard.succeeded(address, verdict.principal.keyId);
     return verdict.principal;
   }
@@ -63,6 +69,13 @@ export async function authorize(
     await delay(guard.failed(address, publicPartOf(key), key));
   }
   throw refusalOf(verdict, role);
+}
+
+function hasRole(
+  principal: Principal,
+  role: 'admin' | 'device',
+): principal is AdminPrincipal | DevicePrincipal {
+  return principal.kind === role;
 }
 
 function isGuess(reason: KeyRefusal): boolean {

@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { InternalError, RequestInvalidError, RouteNotFoundError } from '../errors.ts';
@@ -5,7 +6,7 @@ import type { Logger } from '../log.ts';
 import { authorize, type AuthorizeParts } from './authorize.ts';
 import { schemaOf } from './documentation.ts';
 import { toAppError, toProblem } from './problem.ts';
-import type { Answer, BodyInput, Principals, Role, Route } from './route.ts';
+import type { Answer, BodyInput, Principals, RequestConditions, Role, Route } from './route.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -49,6 +50,9 @@ function addRoute(app: FastifyInstance, route: Route, parts: AuthorizeParts): vo
         contentType: (headers['content-type'] ?? '').split(';')[0]?.trim().toLowerCase() ?? '',
         bodyBytes: lengthOf(headers['content-length']),
         address: clientAddress,
+        conditions: conditionsOf(headers),
+        isHead: request.method === 'HEAD',
+        gone: () => goneSignal(reply.raw),
       });
       return sendAnswer(reply, answer);
     },
@@ -60,6 +64,26 @@ function refuseEncoded({ headers }: FastifyRequest): void {
   const encoding = headers['content-encoding'] ?? 'identity';
   if (encoding.toLowerCase() === 'identity') return;
   throw new RequestInvalidError(['send the body without content-encoding'], 415);
+}
+
+function conditionsOf(headers: IncomingHttpHeaders): RequestConditions {
+  const once = (name: string): string | null => {
+    const value = headers[name];
+    return typeof value === 'string' ? value : null;
+  };
+  return {
+    idempotencyKey: once('idempotency-key'),
+    ifMatch: once('if-match'),
+    range: once('range'),
+    ifRange: once('if-range'),
+  };
+}
+
+function goneSignal(response: ServerResponse): AbortSignal {
+  const gone = new AbortController();
+  if (response.closed) gone.abort();
+  else response.once('close', () => gone.abort());
+  return gone.signal;
 }
 
 function lengthOf(header: string | undefined): number | null {
@@ -97,7 +121,7 @@ export async function addRoutes(
 function acceptJson(scope: FastifyInstance): void {
   const parse = scope.getDefaultJsonParser('error', 'error');
   scope.addContentTypeParser(
-    'application/json',
+    ['application/json', 'application/merge-patch+json'],
     { parseAs: 'string' },
     (request, body: string, done) => {
       if (body === '') done(null, undefined);

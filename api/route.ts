@@ -28,12 +28,33 @@ export interface RouteRequest<R extends Role, Params, Query, Body> {
   readonly bodyBytes: number | null;
   /** Of the client, behind configured proxies too. */
   readonly address: string;
+  /** Headers that say how a change is meant, as they came; null: not sent. */
+  readonly conditions: RequestConditions;
+  /** HEAD: the answer's headers are all that is asked for; a GET route serves it too. */
+  readonly isHead: boolean;
+  /** Aborted when the client is answered, or has gone and waits no more. */
+  readonly gone: () => AbortSignal;
+}
+
+/** See {@link RouteRequest.conditions}. */
+export interface RequestConditions {
+  /** `Idempotency-Key`. */
+  readonly idempotencyKey: string | null;
+  /** `If-Match`. */
+  readonly ifMatch: string | null;
+  /** `Range`. */
+  readonly range: string | null;
+  /** `If-Range`. */
+  readonly ifRange: string | null;
 }
 
 /** See {@link Route.input}. */
 export type BodyInput = 'json' | 'bytes' | 'stream';
 
-/** What a handler answers. A string or a Buffer goes out as it is, everything else as JSON. */
+/**
+ * What a handler answers. A string or a Buffer goes out as it is, a Readable too, which is destroyed when
+ * the client goes; with a `content-length` of its own it is not sent in chunks. Everything else is JSON.
+ */
 export interface Answer {
   readonly status: number;
   readonly body?: unknown;
@@ -74,6 +95,10 @@ export interface Route<
     | 'alerts'
     | 'silences'
     | 'notifications'
+    | 'commands'
+    | 'campaigns'
+    | 'configuration'
+    | 'updates'
     | 'diagnostics'
     | 'operation';
   /**

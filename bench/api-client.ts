@@ -29,6 +29,21 @@ export interface ExplainedAlert {
   }[];
 }
 
+/** A command, as the API shows it. */
+export interface ToldCommand {
+  id: string;
+  device: string;
+  command: string;
+  args: Record<string, unknown>;
+  state: string;
+  result: unknown;
+  code: string | null;
+  origin: string;
+  createdAt: string;
+  /** Its steps; not in lists. */
+  events?: { time: string; state: string }[];
+}
+
 const TIMEOUT_MS = 30_000;
 /** Rows that one page of history asks for: the default of PAGE_ROWS_MAX. */
 const PAGE_ROWS = 10_000;
@@ -117,6 +132,13 @@ export class ApiClient {
     return body as Record<string, unknown>;
   }
 
+  /** Reads one thing. */
+  async read(path: string): Promise<Record<string, unknown>> {
+    const { status, body } = await this.#send('GET', path);
+    if (status !== 200) throw refusal(`GET ${path}`, status, body);
+    return body as Record<string, unknown>;
+  }
+
   /** Makes an alert rule; one that has its name already is left as it is. */
   async ensureRule(rule: { readonly name: string }): Promise<void> {
     const { status, body } = await this.#send('POST', '/api/v1/rules', rule);
@@ -137,6 +159,27 @@ export class ApiClient {
     const { status, body } = await this.#send('GET', `/api/v1/alerts/${alertId}/explain`);
     if (status !== 200) throw refusal(`alert ${alertId} cannot be explained`, status, body);
     return body as ExplainedAlert;
+  }
+
+  /** Sends a command. @returns it as it was queued. */
+  async sendCommand(device: string, command: object): Promise<ToldCommand> {
+    const { status, body } = await this.#send('POST', `${devicePath(device)}/commands`, command);
+    if (status > 202) throw refusal(`a command for ${device} cannot be sent`, status, body);
+    return body as ToldCommand;
+  }
+
+  /** The newest commands of all devices, newest first. */
+  async listCommands(limit: number): Promise<ToldCommand[]> {
+    const { status, body } = await this.#send('GET', `/api/v1/commands?limit=${limit}`);
+    if (status !== 200) throw refusal('commands cannot be listed', status, body);
+    return (body as { data: ToldCommand[] }).data;
+  }
+
+  /** A command with its steps. */
+  async getCommand(id: string): Promise<ToldCommand> {
+    const { status, body } = await this.#send('GET', `/api/v1/commands/${id}`);
+    if (status !== 200) throw refusal(`command ${id} cannot be read`, status, body);
+    return body as ToldCommand;
   }
 
   /** The samples of the Prometheus page, by name with labels as it stands there. */

@@ -11,6 +11,10 @@ export const DEMO_RULE = {
   scope: { tags: ['demo'] },
   when: { metric: 'temp', op: '>', value: 60, clear: 50 },
   for: '5s',
+  actions: [
+    { on: 'firing', command: 'fan', args: { on: true }, replace: 'fan' },
+    { on: 'resolved', command: 'fan', args: { on: false }, replace: 'fan' },
+  ],
   annotations: { summary: '{{device}} is at {{value}} °C' },
 } as const;
 

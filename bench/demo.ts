@@ -12,13 +12,15 @@ import {
   type OptionTable,
 } from './command-line.ts';
 import { AlertTeller, DEMO_RULE, demoReadings, HEAT_AFTER_MS, HEATED_BOARD } from './demo-alert.ts';
+import { CommandTeller, DEMO_SLEEP_S, demoHabits, isSleeper } from './demo-command.ts';
 import { readCredentials } from './credentials.ts';
 import { formatCount, formatMs } from './figures.ts';
 import { Fleet } from './fleet.ts';
 import { provisionFleet, revokeFleetKeys } from './fleet-keys.ts';
 
 const HELP = `Puback with a small simulated fleet, in one process: see it work, then send something yourself.
-One board gets too hot after a while: an alert fires, is explained, and is resolved.
+One board is sent a command and answers; another one sleeps, and finds its command when it wakes. Then
+a board gets too hot: an alert fires, switches its fan on, is explained, and is resolved.
 
   npm run demo -- [options]
 
@@ -71,14 +73,20 @@ async function runFleet(
   await api.ensureRule(DEMO_RULE);
   const startMs = Date.now();
   const readingOf = demoReadings(startMs);
-  const fleet = new Fleet({ mqttUrl, boards, ratePerS: load.ratePerS, readingOf });
+  const habitsOf = demoHabits(boards.length);
+  const fleet = new Fleet({ mqttUrl, boards, ratePerS: load.ratePerS, readingOf, habitsOf });
   try {
     if (load.interrupted.aborted) return;
     printWelcome(app.started, config);
     process.stdout.write(`${fleetText(httpUrl, boards.length)}\n`);
     fleet.start();
-    const teller = new AlertTeller(api, curlText(httpUrl, config), startMs);
-    await Promise.all([printLines(fleet, api, load.interrupted), teller.run(load.interrupted)]);
+    const curl = curlText(httpUrl, config);
+    const devices = boards.map(({ device }) => device);
+    await Promise.all([
+      printLines(fleet, api, load.interrupted),
+      new AlertTeller(api, curl, startMs).run(load.interrupted),
+      new CommandTeller({ api, curl, devices, startMs }).run(load.interrupted),
+    ]);
     process.stdout.write('\nStopping.\n');
     await fleet.drain(DRAIN_MS);
   } finally {
@@ -91,6 +99,10 @@ function fleetText(httpUrl: string, boards: number): string {
   return [
     '',
     `  ${boards} simulated boards publish now. In a browser: ${httpUrl}/docs`,
+    '  In a moment one of them is sent a command.',
+    ...(isSleeper(boards, boards)
+      ? [`  Board ${boards} sleeps ${DEMO_SLEEP_S} seconds at a time: its commands wait for it.`]
+      : []),
     `  In ${HEAT_AFTER_MS / 1000} seconds board ${HEATED_BOARD} gets too hot: its alert is told of here.`,
     '  Ctrl-C stops everything.',
     '',

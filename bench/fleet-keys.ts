@@ -7,6 +7,8 @@ export interface BoardAccess {
   device: string;
   keyId: string;
   key: string;
+  /** Keys that it had before, when it was given others. */
+  formerKeyIds?: string[];
 }
 
 /** How a fleet is named in the registry. */
@@ -19,6 +21,8 @@ export interface FleetName {
 }
 
 const CALLS_AT_ONCE = 8;
+/** States of a key that lets its device in. */
+const GOOD_STATES: ReadonlySet<string> = new Set(['pending', 'active', 'retiring']);
 
 /**
  * Makes the devices that are missing and one key for each. Keys of the same name that an earlier run
@@ -40,7 +44,7 @@ export async function provisionFleet(
     const device = deviceName(name.prefix, number);
     await api.ensureDevice(device, `Simulated board ${number}`, name.tags);
     for (const key of await api.listKeys(device)) {
-      if (key.name === name.keyName && key.state === 'active') {
+      if (key.name === name.keyName && GOOD_STATES.has(key.state)) {
         await api.revokeKey(device, key.keyId);
       }
     }
@@ -51,12 +55,19 @@ export async function provisionFleet(
   return boards.sort((a, b) => a.number - b.number);
 }
 
-/** Revokes the keys that {@link provisionFleet} made. */
+/** The public id in a key. */
+export function keyIdOf(key: string): string {
+  return key.split('_')[1] ?? '';
+}
+
+/** Revokes the keys that {@link provisionFleet} made, and those that took their place. */
 export async function revokeFleetKeys(
   api: ApiClient,
   boards: readonly BoardAccess[],
 ): Promise<void> {
-  await inParallel(boards, CALLS_AT_ONCE, (board) => api.revokeKey(board.device, board.keyId));
+  await inParallel(boards, CALLS_AT_ONCE, async ({ device, keyId, formerKeyIds = [] }) => {
+    for (const each of [keyId, ...formerKeyIds]) await api.revokeKey(device, each);
+  });
 }
 
 /** Runs a task for each item, at most `atOnce` at a time. The first failure rejects and starts no more. */

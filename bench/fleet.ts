@@ -3,6 +3,7 @@ import type { AcknowledgedLog } from './acknowledged-log.ts';
 import type { BoardAccess } from './fleet-keys.ts';
 import type { SensorReading } from './sensor-curves.ts';
 import { SimulatedBoard, type BoardObserver } from './simulated-board.ts';
+import type { BoardHabits } from './simulated-downlink.ts';
 
 /** Counts since the start of the fleet, in messages. */
 export interface FleetCounts {
@@ -37,6 +38,8 @@ export interface FleetOptions {
   connectsPerS?: number;
   /** What a board measures; `sensorReading` when left out. */
   readingOf?: (board: number, timeMs: number) => SensorReading;
+  /** How a board takes what comes down to it; left out: none greets or listens. */
+  habitsOf?: (board: number) => BoardHabits;
 }
 
 const CONNECTS_PER_S = 200;
@@ -64,7 +67,11 @@ export class Fleet {
     this.#options = options;
     const observer = this.#observer();
     this.#boards = options.boards.map(
-      (access) => new SimulatedBoard(access, options.mqttUrl, observer, options.readingOf),
+      (access) =>
+        new SimulatedBoard(access, options.mqttUrl, observer, {
+          readingOf: options.readingOf,
+          habits: options.habitsOf?.(access.number),
+        }),
     );
   }
 
@@ -137,6 +144,7 @@ export class Fleet {
       resent: () => (counts.resent += 1),
       skipped: () => (counts.skipped += 1),
       connected: () => (counts.connected += 1),
+      left: () => (counts.connected -= 1),
       acknowledged: (board, timeMs, latencyMs) => {
         counts.acknowledged += 1;
         this.#options.log?.add(board, timeMs);

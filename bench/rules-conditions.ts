@@ -105,6 +105,7 @@ function of(when: RuleDefinition['when']): RuleDefinition {
     annotations: {},
     suppressedBy: [],
     noiseBudgetPerDay: null,
+    actions: [],
   };
 }
 

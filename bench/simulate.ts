@@ -16,17 +16,23 @@ import { readCredentials } from './credentials.ts';
 import { formatCount, formatMs } from './figures.ts';
 import { Fleet } from './fleet.ts';
 import { provisionFleet, revokeFleetKeys, type BoardAccess } from './fleet-keys.ts';
+import type { BoardHabits } from './simulated-downlink.ts';
 import { createProgress, type Progress } from './progress.ts';
 import { verifyReadings, type Verification } from './verification.ts';
 
 const HELP = `Simulates a fleet of ESP32 boards against a running Puback, then reads back over the API
-every reading that was acknowledged.
+every reading that was acknowledged. Boards greet as model sim-1, answer commands with their
+arguments, report configurations, and take new keys and firmware.
 
   npm run simulate -- [options]
 
   --devices N       boards, named sim-001 and so on; missing ones are made     (10)
   --rate R          messages a second from each board                          (1)
   --duration D      60, 90s, 10m or 2h                                         (60)
+  --sleep D         time between contacts; a board sends one message at each  (never sleep)
+  --command-time D  how long a board works on a command                        (0)
+  --fail-percent P  commands that a board cannot do                            (0)
+  --send-only       boards only send: they neither greet nor listen
   --data-dir DIR    where the program wrote credentials.json                   (./data)
   --mqtt-url URL    instead of the address in credentials.json
   --http-url URL    instead of the address in credentials.json
@@ -44,6 +50,10 @@ const OPTIONS: OptionTable = {
   devices: { type: 'string' },
   rate: { type: 'string' },
   duration: { type: 'string' },
+  sleep: { type: 'string' },
+  'command-time': { type: 'string' },
+  'fail-percent': { type: 'string' },
+  'send-only': { type: 'boolean' },
   'data-dir': { type: 'string' },
   'mqtt-url': { type: 'string' },
   'http-url': { type: 'string' },
@@ -58,6 +68,7 @@ interface Settings {
   devices: number;
   ratePerS: number;
   durationS: number;
+  habits: BoardHabits | null;
   mqttUrl: string;
   httpUrl: string;
   adminKey: string;
@@ -98,10 +109,21 @@ async function readSettings(options: GivenOptions): Promise<Settings> {
     devices,
     ratePerS,
     durationS,
+    habits: readHabits(options),
     mqttUrl: given.mqttUrl || file.mqttUrl,
     httpUrl: given.httpUrl || file.httpUrl,
     adminKey: given.adminKey || file.adminKey,
   };
+}
+
+/** Null: boards only send. */
+function readHabits(options: GivenOptions): BoardHabits | null {
+  const habits = {
+    commandMs: durationOption(options, 'command-time', 0) * 1000,
+    failPercent: numberOption(options, 'fail-percent', 0, [0, 100]),
+    sleepS: Math.ceil(durationOption(options, 'sleep', 0)),
+  };
+  return options['send-only'] === true ? null : habits;
 }
 
 async function simulate(
@@ -122,6 +144,7 @@ async function simulate(
     boards,
     ratePerS: settings.ratePerS,
     log,
+    ...(settings.habits === null ? {} : { habitsOf: habitsOf(settings.habits) }),
   });
   fleet.start();
   const endMs = performance.now() + settings.durationS * 1000;
@@ -142,6 +165,10 @@ async function simulate(
   process.stdout.write(report(fleet, unacknowledged, verification));
   if (fleet.counts.acknowledged === 0) return EXIT_UNUSABLE;
   return isFaultless(verification) ? 0 : 1;
+}
+
+function habitsOf(habits: BoardHabits): () => BoardHabits {
+  return () => habits;
 }
 
 function ignoreAbort(error: unknown): void {

@@ -1,6 +1,8 @@
+import { Socket } from 'node:net';
 import { connect, type MqttClient } from 'mqtt';
 import { reasonOf } from '../errors.ts';
-import type { BoardAccess } from './fleet-keys.ts';
+import { keyIdOf, type BoardAccess } from './fleet-keys.ts';
+import { SimulatedDownlink, type BoardHabits } from './simulated-downlink.ts';
 import { sensorReading, type SensorReading } from './sensor-curves.ts';
 
 /** What happens to the messages of a board. The fleet counts it. */
@@ -14,6 +16,16 @@ export interface BoardObserver {
   connected(): void;
   /** @param wasConnected false: the connection was refused or could not be opened */
   disconnected(wasConnected: boolean, reason: string | null): void;
+  /** It ended the connection of its own accord, and will be back. */
+  left(): void;
+}
+
+/** How one board differs from others. */
+export interface BoardNature {
+  /** What it measures; {@link sensorReading} when left out. */
+  readonly readingOf?: ((board: number, timeMs: number) => SensorReading) | undefined;
+  /** How it takes what comes down; left out: it neither greets nor listens. */
+  readonly habits?: BoardHabits | undefined;
 }
 
 interface WaitingMessage {
@@ -22,11 +34,15 @@ interface WaitingMessage {
   isSent: boolean;
 }
 
-const TOPIC = 'v1/me/data';
+const TOPICS = 'v1/me/';
 /** What a board keeps in memory while it is offline; more would not fit an ESP32 either. */
 const WAITING_MAX = 1000;
 const IN_FLIGHT_MAX = 10;
 const BACKOFF_MS_MAX = 5000;
+/** How long a boot takes, and what was just said has to go out before. */
+const REBOOT_MS = 200;
+/** A board that sleeps does so after this long at the latest. */
+const AWAKE_MS_MAX = 10_000;
 
 /**
  * One simulated board on one real MQTT connection. It keeps each message until its PUBACK; after a lost
@@ -37,6 +53,8 @@ export class SimulatedBoard {
   readonly #mqttUrl: string;
   readonly #observer: BoardObserver;
   readonly #readingOf: (board: number, timeMs: number) => SensorReading;
+  readonly #downlink: SimulatedDownlink | null;
+  readonly #sleepMs: number;
   /** Unacknowledged messages by their time, oldest first. */
   readonly #waiting = new Map<number, WaitingMessage>();
   #toSend: number[] = [];
@@ -44,9 +62,15 @@ export class SimulatedBoard {
   #client: MqttClient | null = null;
   #isConnected = false;
   #isClosed = false;
+  #isStopped = false;
   #failedConnects = 0;
   #reconnectTimer: NodeJS.Timeout | undefined;
   #publishTimer: NodeJS.Timeout | undefined;
+  #leaveTimer: NodeJS.Timeout | undefined;
+  /** How long it stays away when it has left of its own accord; null: it has not. */
+  #awayMs: number | null = null;
+  /** The key before the one in use, until the broker has taken that. */
+  #formerKey: string | null = null;
   #lastTimeMs = 0;
   #seq = 0;
 
@@ -54,12 +78,14 @@ export class SimulatedBoard {
     access: BoardAccess,
     mqttUrl: string,
     observer: BoardObserver,
-    readingOf: (board: number, timeMs: number) => SensorReading = sensorReading,
+    { readingOf = sensorReading, habits }: BoardNature = {},
   ) {
     this.#access = access;
     this.#mqttUrl = mqttUrl;
     this.#observer = observer;
     this.#readingOf = readingOf;
+    this.#sleepMs = (habits?.sleepS ?? 0) * 1000;
+    this.#downlink = habits === undefined ? null : this.#newDownlink(habits);
   }
 
   get waitingCount(): number {
@@ -84,12 +110,19 @@ export class SimulatedBoard {
     client.on('connect', () => this.#onConnect());
     client.on('error', (error) => {
       reason = reasonOf(error);
+      this.#fallBackToFormerKey(error);
+    });
+    client.on('message', (topic, payload) => {
+      this.#downlink?.receive(topic.slice(`${TOPICS}in/`.length), payload);
+      this.#sleepWhenDone();
     });
     client.on('close', () => this.#onClose(client, reason));
   }
 
-  /** Publishes one reading every `periodMs`, the first after `phaseMs`. */
+  /** Publishes one reading every `periodMs`, the first after `phaseMs`; one that sleeps, one at each contact. */
   startPublishing(periodMs: number, phaseMs: number): void {
+    // One that sleeps measures when it wakes.
+    if (this.#sleepMs > 0) return;
     let dueMs = performance.now() + phaseMs;
     const publishDue = (): void => {
       const nowMs = performance.now();
@@ -103,6 +136,7 @@ export class SimulatedBoard {
 
   /** Makes no new message; what waits is still sent and acknowledged. */
   stopPublishing(): void {
+    this.#isStopped = true;
     clearTimeout(this.#publishTimer);
   }
 
@@ -110,6 +144,8 @@ export class SimulatedBoard {
   async close(): Promise<void> {
     this.stopPublishing();
     clearTimeout(this.#reconnectTimer);
+    clearTimeout(this.#leaveTimer);
+    this.#downlink?.close();
     this.#isClosed = true;
     const client = this.#client;
     if (client === null) return;
@@ -148,7 +184,7 @@ export class SimulatedBoard {
     if (message.isSent) this.#observer.resent();
     message.isSent = true;
     this.#inFlight += 1;
-    client.publish(TOPIC, message.payload, { qos: 1 }, (error) => {
+    client.publish(`${TOPICS}data`, message.payload, { qos: 1 }, (error) => {
       // Without PUBACK it stays in #waiting, and the next connection sends it again.
       if (error !== null && error !== undefined) return;
       if (client === this.#client) this.#inFlight -= 1;
@@ -157,7 +193,58 @@ export class SimulatedBoard {
         this.#observer.acknowledged(this.#access.number, timeMs, latencyMs);
       }
       this.#sendNext();
+      this.#sleepWhenDone();
     });
+  }
+
+  #newDownlink(habits: BoardHabits): SimulatedDownlink {
+    return new SimulatedDownlink(
+      {
+        send: (channel, payload) => {
+          // Without a connection it is lost, as on a board that has no place for it.
+          if (!this.#isConnected) return;
+          this.#client?.publish(TOPICS + channel, JSON.stringify(payload), { qos: 1 }, () =>
+            this.#sleepWhenDone(),
+          );
+        },
+        reboot: () => {
+          clearTimeout(this.#leaveTimer);
+          this.#leaveTimer = setTimeout(() => this.#leave(REBOOT_MS, true), REBOOT_MS);
+        },
+        changeKey: (key) => {
+          this.#formerKey = this.#access.key;
+          this.#takeKey(key);
+          this.#leave(0);
+        },
+      },
+      habits,
+    );
+  }
+
+  #takeKey(key: string): void {
+    (this.#access.formerKeyIds ??= []).push(this.#access.keyId);
+    Object.assign(this.#access, { key, keyId: keyIdOf(key) });
+  }
+
+  #fallBackToFormerKey(error: Error): void {
+    if (this.#formerKey === null || !('code' in error)) return;
+    // CONNACK 4 and 5: the broker does not take the new key.
+    if (error.code !== 4 && error.code !== 5) return;
+    this.#takeKey(this.#formerKey);
+    this.#formerKey = null;
+  }
+
+  #sleepWhenDone(): void {
+    if (this.#sleepMs === 0 || !this.#isConnected || this.#waiting.size > 0) return;
+    if (this.#downlink?.canSleep === true) this.#leave(this.#sleepMs);
+  }
+
+  /** @param isAbrupt without DISCONNECT, as a board does that boots */
+  #leave(awayMs: number, isAbrupt = false): void {
+    if (this.#awayMs !== null || this.#isClosed || this.#client === null) return;
+    clearTimeout(this.#leaveTimer);
+    this.#awayMs = awayMs;
+    this.#client.end(isAbrupt);
   }
 
   #onConnect(): void {
@@ -165,15 +252,37 @@ export class SimulatedBoard {
     this.#isConnected = true;
     this.#inFlight = 0;
     this.#toSend = [...this.#waiting.keys()];
+    this.#formerKey = null;
+    const stream = this.#client?.stream;
+    // Else an answer to a command waits 40 ms behind the PUBACK of that command.
+    if (stream instanceof Socket) stream.setNoDelay(true);
     this.#observer.connected();
+    if (this.#downlink !== null) {
+      this.#client?.subscribe(`${TOPICS}in/+`, { qos: 1 });
+      this.#downlink.greet();
+    }
+    if (this.#sleepMs > 0) {
+      this.#leaveTimer = setTimeout(() => this.#leave(this.#sleepMs), AWAKE_MS_MAX);
+      if (!this.#isStopped) this.#publish();
+    }
     this.#sendNext();
   }
 
   #onClose(client: MqttClient, reason: string | null): void {
     if (client !== this.#client) return;
     if (this.#isClosed) return;
-    this.#observer.disconnected(this.#isConnected, reason);
+    const wasConnected = this.#isConnected;
     this.#isConnected = false;
+    this.#client = null;
+    clearTimeout(this.#leaveTimer);
+    if (wasConnected && this.#awayMs !== null) {
+      this.#observer.left();
+      this.#reconnectTimer = setTimeout(() => this.connect(), this.#awayMs);
+      this.#awayMs = null;
+      return;
+    }
+    this.#awayMs = null;
+    this.#observer.disconnected(wasConnected, reason);
     client.end(true);
     this.#failedConnects += 1;
     const longestMs = Math.min(BACKOFF_MS_MAX, 250 * 2 ** this.#failedConnects);

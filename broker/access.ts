@@ -6,10 +6,22 @@ import type { Session } from './session.ts';
 export interface Intake {
   /**
    * `data`, `scalar`, `senml`: readings. `event`, `log`: what happened to a device. `hello`: its greeting.
-   * `refused`: kept in quarantine for the reason in `refusal`. `open`: a topic without a meaning to the
-   * broker.
+   * `ack`, `cfg`, `key`: its answers. `do`: a command of an integrator. `refused`: kept in quarantine for
+   * the reason in `refusal`. `open`: a topic without a meaning to the broker.
    */
-  readonly channel: 'data' | 'scalar' | 'senml' | 'event' | 'log' | 'hello' | 'refused' | 'open';
+  readonly channel:
+    | 'data'
+    | 'scalar'
+    | 'senml'
+    | 'event'
+    | 'log'
+    | 'hello'
+    | 'ack'
+    | 'cfg'
+    | 'key'
+    | 'do'
+    | 'refused'
+    | 'open';
   /** The metric of a `scalar`, the name of an `event`, else null. */
   readonly name: string | null;
   readonly refusal: Refusal | null;

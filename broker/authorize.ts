@@ -19,7 +19,7 @@ export interface DeviceIntake {
 
 /** What is read of the channels without a name. */
 const PLAIN: ReadonlyMap<string, Intake> = new Map(
-  (['data', 'senml', 'log', 'hello'] as const).map((channel) => [
+  (['data', 'senml', 'log', 'hello', 'ack', 'cfg', 'key'] as const).map((channel) => [
     channel,
     { channel, name: null, refusal: null, word: channel },
   ]),
@@ -30,7 +30,7 @@ const WORD_CHARS_MAX = 32;
 /**
  * Decides on the topic of a PUBLISH of a device. A forbidden topic is an answer and not an end: the
  * message goes to quarantine and is acknowledged, or a device would resend it for ever. So do channels
- * that this version does not read yet, so that nothing is lost.
+ * that this version does not know, so that nothing is lost.
  * @returns null for a topic that no client may send at all [MQTT-1.5.3-2]: the connection is closed.
  */
 export function deviceIntake(topic: string, identity: DeviceIdentity): DeviceIntake | null {

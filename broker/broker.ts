@@ -314,8 +314,8 @@ export class Broker {
 
 /** Whether the credential has ended that the client was let in with. */
 function isExpired({ principal, peer }: Session, now: number): boolean {
-  if (principal?.kind === 'integrator') {
-    return principal.expiresAt !== null && principal.expiresAt <= now;
+  if (principal !== null && 'expiresAt' in principal) {
+    if (principal.expiresAt !== null && principal.expiresAt <= now) return true;
   }
   const certificate = peer.clientCertificate;
   if (certificate === null || principal === null) return false;

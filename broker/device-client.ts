@@ -1,11 +1,13 @@
 // HOT PATH: see bench/RESULTS.md
-import type { Refusal, RefusalCode } from '../firmware-protocol/contract.ts';
+import { Refusal, type RefusalCode } from '../firmware-protocol/contract.ts';
 import { decodeHello, isHelloRefusal, type Hello } from '../firmware-protocol/hello.ts';
 import { aliasOf, authorizeDeviceFilter, canonicalTopic } from '../firmware-protocol/topics.ts';
 import type { Access, IncomingMessage, Intake } from './access.ts';
 import { deviceIntake } from './authorize.ts';
 import { DeviceErrors } from './device-errors.ts';
 import type { OutgoingMessage } from './message.ts';
+import { DeviceAnswers, type AnswerChannel, type AnswerPort } from './device-answers.ts';
+import { isPrivate } from './peer.ts';
 import type { DevicePrincipal } from './principal.ts';
 import type { Session } from './session.ts';
 
@@ -74,7 +76,10 @@ export interface DeviceParts {
     hello: Hello,
     onStored: () => void,
   ) => boolean;
+  /** It was granted topics under `in/`. */
   readonly subscribedInbox: (device: DeviceClient) => void;
+  /** Takes what it says of commands, configuration and keys. */
+  readonly answers: AnswerPort;
   readonly refused: (session: Session, code: RefusalCode, detail: string) => void;
   readonly closed: (device: DeviceClient, session: Session, code: string) => void;
 }
@@ -82,6 +87,8 @@ export interface DeviceParts {
 /** Hellos of one connection at once, and a second in the long run; each is written down and sent on. */
 const HELLO_BURST = 20;
 const HELLOS_PER_S = 1;
+/** What a device says while it is in quarantine is believed by nobody. */
+const APART = new Refusal('forbidden', 'the device is in quarantine');
 /** Topics that a connection remembers its verdict on; a device has few, and a fuzzer gets no memory. */
 const INTAKES_MAX = 64;
 
@@ -98,9 +105,11 @@ export class DeviceClient implements Access {
   readonly #intakes = new Map<string, Intake>();
   /** Whether the device spells its topics `v1/me/…` and is answered so. */
   #usesAlias = true;
+  #readsCommands = false;
   #session: Session | null = null;
   #lane: unknown = null;
   #source: DeviceSource | null = null;
+  #answers: DeviceAnswers | null = null;
   #hellosLeft = HELLO_BURST;
   #helloAtMs = 0;
 
@@ -116,6 +125,16 @@ export class DeviceClient implements Access {
   /** The connection; null before it has begun. */
   get session(): Session | null {
     return this.#session;
+  }
+
+  /** Whether the device spells its topics `v1/me/…`. */
+  get usesAlias(): boolean {
+    return this.#usesAlias;
+  }
+
+  /** Whether the connection has asked for its commands. */
+  get readsCommands(): boolean {
+    return this.#readsCommands;
   }
 
   /** See {@link IngestPort.storedSequence}. */
@@ -142,6 +161,11 @@ export class DeviceClient implements Access {
       resume: () => session.framer.goOn(),
       close: session.close,
     };
+    this.#answers = new DeviceAnswers(this.#parts.answers, {
+      principal: this.principal,
+      isPrivate: isPrivate(session.peer),
+      send: (channel, message) => session.send(canonicalTopic(this.principal, channel), message),
+    });
     this.#parts.opened(this, session);
   }
 
@@ -158,7 +182,9 @@ export class DeviceClient implements Access {
   }
 
   take(intake: Intake, message: IncomingMessage): boolean {
-    if (intake.channel === 'hello') return this.#takeHello(message);
+    const { channel } = intake;
+    if (channel === 'hello') return this.#takeHello(message);
+    if (DeviceAnswers.isAnswer(channel)) return this.#takeAnswer(channel, message);
     return this.#store(intake, message);
   }
 
@@ -184,7 +210,9 @@ export class DeviceClient implements Access {
   }
 
   subscribed(filters: readonly string[]): void {
-    if (filters.some((filter) => filter.startsWith(this.#inbox))) this.#parts.subscribedInbox(this);
+    if (!filters.some((filter) => filter.startsWith(this.#inbox))) return;
+    this.#readsCommands ||= filters.includes(canonicalTopic(this.principal, 'in/cmd'));
+    this.#parts.subscribedInbox(this);
   }
 
   spell(topic: string): string {
@@ -227,17 +255,9 @@ export class DeviceClient implements Access {
   }
 
   #takeHello(message: IncomingMessage): boolean {
-    if (!this.#mayGreet()) {
-      this.#source?.report('rate', 'hello', `more than ${HELLOS_PER_S} a second`);
-      if (message.qos === 0) message.acknowledge();
-      else this.#session?.close('rate');
-      return true;
-    }
+    if (!this.#mayGreet()) return this.#overRate('hello', message);
     const hello = decodeHello(message.payload);
-    if (isHelloRefusal(hello)) {
-      const refused: Intake = { channel: 'refused', name: null, refusal: hello, word: 'hello' };
-      return this.#store(refused, message);
-    }
+    if (isHelloRefusal(hello)) return this.#refuse('hello', hello, message);
     if (hello.boot !== undefined) this.#parts.ingest.setBoot(this.#lane, hello.boot);
     if (hello.up !== undefined) this.#parts.ingest.greetClock(this.#lane, hello.up);
     const session = this.#session as Session;
@@ -249,6 +269,33 @@ export class DeviceClient implements Access {
     if (isTaken) return true;
     if (message.qos === 0) message.acknowledge();
     else session.close('rate');
+    return true;
+  }
+
+  /** An answer is acknowledged once what it says is stored. */
+  #takeAnswer(channel: AnswerChannel, message: IncomingMessage): boolean {
+    const answers = this.#answers as DeviceAnswers;
+    if (!answers.mayAnswer(performance.now())) return this.#overRate(channel, message);
+    if (this.isQuarantined) return this.#refuse(channel, APART, message);
+    const taken = answers.take(channel, message.payload);
+    if (taken instanceof Refusal) return this.#refuse(channel, taken, message);
+    void taken.then(() => {
+      message.acknowledge();
+      if (channel === 'key') return;
+      void this.#forward(canonicalTopic(this.principal, channel), message.payload, message);
+    });
+    return true;
+  }
+
+  #refuse(word: string, refusal: Refusal, message: IncomingMessage): boolean {
+    return this.#store({ channel: 'refused', name: null, refusal, word }, message);
+  }
+
+  /** QoS 0 is lost. Above it the connection ends, and the device says it again. */
+  #overRate(channel: string, message: IncomingMessage): true {
+    this.#source?.report('rate', channel, 'more than allowed a second');
+    if (message.qos === 0) message.acknowledge();
+    else this.#session?.close('rate');
     return true;
   }
 

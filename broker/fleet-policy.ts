@@ -1,5 +1,6 @@
 import { publicPartOf } from '../firmware-protocol/keys.ts';
 import { deviceKeepAlive, identify, keyOf, rewriteWill } from './authenticate.ts';
+import { ClaimClient, type ClaimParts } from './claim-client.ts';
 import type { ConnectRate } from './gate/connect-rate.ts';
 import type { ConnectFields } from './connect-fields.ts';
 import { DeviceClient, type DeviceParts } from './device-client.ts';
@@ -25,6 +26,7 @@ export interface FleetParts {
   readonly gate: LoginGate;
   readonly device: DeviceParts;
   readonly integrator: IntegratorParts;
+  readonly claim: ClaimParts;
   readonly connectRate: ConnectRate;
   /** Whether the key may have this persistent session: it is there already, or not one too many. */
   readonly mayKeepSession: (keyId: string, clientId: string) => boolean;
@@ -74,7 +76,10 @@ export class FleetPolicy implements Policy {
     refuse: (refusal: ConnectRefusal) => Admission,
   ): Admission {
     const { gate, device, integrator } = this.#parts;
-    if (!this.#parts.connectRate.take(identityOf(principal))) return refuse('connect_rate');
+    // Boards with one claim key are many, and each comes once; the door bounds them by address.
+    if (principal.kind !== 'claim' && !this.#parts.connectRate.take(identityOf(principal))) {
+      return refuse('connect_rate');
+    }
     gate.succeeded(peer.address, principal.keyId);
     if (principal.kind === 'device') {
       if (!rewriteWill(connect, principal)) return refuse('will_refused');
@@ -83,6 +88,10 @@ export class FleetPolicy implements Policy {
       return { ok: true, principal, access };
     }
     if (connect.will !== undefined) return refuse('will_refused');
+    if (principal.kind === 'claim') {
+      const access = new ClaimClient(principal, connect, this.#parts.claim);
+      return { ok: true, principal, access };
+    }
     if (!IntegratorClient.takesClientId(connect.clientId)) {
       return refuse('client_id_rejected');
     }

@@ -11,13 +11,16 @@ export interface GreetedDevice {
   readonly storedSequence: number | null;
 }
 
-/** What waits for a device, asked when it is greeted. */
+/** What waits for a device. */
 export interface Waiting {
-  /** Commands that wait. */
-  commands(device: GreetedDevice): number;
+  /** How many commands wait. */
+  readonly commands: number;
   /** Version of the configuration that is wanted; 0 when there is none. */
-  configVersion(device: GreetedDevice): number;
+  readonly configVersion: number;
 }
+
+/** Says what waits for a device that is about to be greeted; soon, and never rejects. */
+export type FindWaiting<Device> = (device: Device) => Promise<Waiting>;
 
 /** Several filters and a hello in one go are one greeting. */
 const COALESCE_MS = 20;
@@ -29,43 +32,44 @@ const COALESCE_MS = 20;
  * up to which `seq` everything is stored. `up` is echoed when the device said it. At most one greeting
  * is under way to a device.
  */
-export class Greetings {
-  readonly #waiting: Waiting;
+export class Greetings<Device extends GreetedDevice> {
+  readonly #findWaiting: FindWaiting<Device>;
   readonly #now: () => number;
   /** Devices about to be greeted, and the uptime to echo. */
-  readonly #due = new WeakMap<GreetedDevice, number | null>();
+  readonly #due = new WeakMap<Device, number | null>();
 
   /** @param now the wall clock, in ms since 1970. */
-  constructor(waiting: Waiting, now: () => number = Date.now) {
-    this.#waiting = waiting;
+  constructor(findWaiting: FindWaiting<Device>, now: () => number = Date.now) {
+    this.#findWaiting = findWaiting;
     this.#now = now;
   }
 
   /** Tells that the device may read its inbox. */
-  subscribed(device: GreetedDevice): void {
+  subscribed(device: Device): void {
     this.#greetSoon(device, this.#due.get(device) ?? null);
   }
 
   /** Tells that the device said hello. The last uptime counts. */
-  heard(device: GreetedDevice, hello: Hello): void {
+  heard(device: Device, hello: Hello): void {
     this.#greetSoon(device, hello.up ?? null);
   }
 
-  #greetSoon(device: GreetedDevice, upMs: number | null): void {
+  #greetSoon(device: Device, upMs: number | null): void {
     const isDue = this.#due.has(device);
     this.#due.set(device, upMs);
-    if (!isDue) setTimeout(() => this.#greet(device), COALESCE_MS);
+    if (!isDue) setTimeout(() => void this.#greet(device), COALESCE_MS);
   }
 
-  #greet(device: GreetedDevice): void {
+  async #greet(device: Device): Promise<void> {
+    const { commands, configVersion } = await this.#findWaiting(device);
     const up = this.#due.get(device) ?? null;
     this.#due.delete(device);
     const seq = device.storedSequence;
     device.session?.send(canonicalTopic(device.principal, 'in/hello'), {
       ts: this.#now(),
       ...(up === null ? {} : { up }),
-      cmd: this.#waiting.commands(device),
-      cfg: this.#waiting.configVersion(device),
+      cmd: commands,
+      cfg: configVersion,
       ...(seq === null ? {} : { seq }),
     });
   }

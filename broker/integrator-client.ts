@@ -13,6 +13,7 @@ const KEEP_ALIVE_S_MAX = 1200;
 const CLIENT_ID_MAX = 128;
 
 const FORBIDDEN: Intake = { channel: 'open', name: null, refusal: null, word: '' };
+const COMMAND: Intake = { channel: 'do', name: null, refusal: null, word: 'do' };
 
 /** What an integrator's access works with. */
 export interface IntegratorParts {
@@ -23,6 +24,21 @@ export interface IntegratorParts {
     isOpen: () => boolean,
   ) => AsyncIterable<OutgoingMessage>;
   readonly retained: (topic: string) => OutgoingMessage | null;
+  /**
+   * Takes a command for a device: `v1/{organization}/{device}/do/{command}[/{ref}]`.
+   * @param onStored called once it is committed, or refused for good.
+   * @returns false when it has to wait first: nothing is read until {@link Session.framer} goes on.
+   */
+  readonly command: (
+    principal: IntegratorPrincipal,
+    publication: { readonly topic: string; readonly payload: Buffer },
+    callbacks: {
+      readonly onStored: () => void;
+      readonly onRoom: () => void;
+      /** Before `onStored`: why it was refused. */
+      readonly onRefused: (code: RefusalCode, detail: string) => void;
+    },
+  ) => boolean;
   /** The connection begins, is refused something, and ends: for the history. */
   readonly refused: (session: Session, code: RefusalCode, detail: string) => void;
   readonly opened: (session: Session) => void;
@@ -31,8 +47,8 @@ export interface IntegratorParts {
 
 /**
  * An integrator: it reads streams of its organization within its key's scopes, at QoS 1 at most, with a
- * session that may outlive the connection. It publishes nothing in this version: that ends the
- * connection [MQTT-3.3.5-2].
+ * session that may outlive the connection. What it publishes are commands for devices, with the scope
+ * `cmd:write`; anything else ends the connection [MQTT-3.3.5-2].
  */
 export class IntegratorClient implements Access {
   readonly clientId: string;
@@ -61,17 +77,28 @@ export class IntegratorClient implements Access {
     this.#parts.opened(session);
   }
 
-  authorize(): Intake {
-    return FORBIDDEN;
+  authorize(topic: string): Intake {
+    const { organization, scopes } = this.#principal;
+    if (!scopes.includes('cmd:write')) return FORBIDDEN;
+    const [version, first, , channel] = topic.split('/');
+    return version === 'v1' && first === organization && channel === 'do' ? COMMAND : FORBIDDEN;
   }
 
-  take(): boolean {
-    this.#session?.close('publish_forbidden');
-    return true;
+  take(intake: Intake, message: IncomingMessage): boolean {
+    const session = this.#session;
+    if (intake !== COMMAND || session === null) {
+      session?.close('publish_forbidden');
+      return true;
+    }
+    return this.#parts.command(this.#principal, message, {
+      onStored: message.acknowledge,
+      onRoom: () => session.framer.goOn(),
+      onRefused: (code, detail) => this.#parts.refused(session, code, detail),
+    });
   }
 
-  store(_intake: Intake, _message: IncomingMessage): void {
-    this.take();
+  store(intake: Intake, message: IncomingMessage): void {
+    this.take(intake, message);
   }
 
   release(_message: unknown, done: () => void): void {

@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import { BlockList } from 'node:net';
 
 /** How a connection came in. */
 export type Transport = 'tcp' | 'tls' | 'ws';
@@ -30,4 +31,14 @@ export interface Peer {
   readonly request?: IncomingMessage;
   /** Absent when nobody was asked at the door, as in tests over a pair of streams. */
   readonly entry?: Entry;
+}
+
+const LOOPBACK = new BlockList();
+LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
+LOOPBACK.addAddress('::1', 'ipv6');
+
+/** Whether nobody on the way can read what is sent to a peer: TLS, or a connection within this machine. */
+export function isPrivate({ transport, address }: Peer): boolean {
+  if (transport === 'tls') return true;
+  return LOOPBACK.check(address, address.includes(':') ? 'ipv6' : 'ipv4');
 }

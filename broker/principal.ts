@@ -11,6 +11,8 @@ export interface DevicePrincipal {
   readonly device: string;
   /** Public part of the key; may be logged. */
   readonly keyId: string;
+  /** Milliseconds since 1970 at which its key ends, since another has taken its place; null: never. */
+  readonly expiresAt: number | null;
 }
 
 /** A program that reads streams of one organization. */
@@ -26,8 +28,18 @@ export interface IntegratorPrincipal {
   readonly expiresAt: number | null;
 }
 
+/** A board with a claim key: it has no name of its own yet. */
+export interface ClaimPrincipal {
+  readonly kind: 'claim';
+  readonly organizationId: number;
+  readonly organization: string;
+  readonly keyId: string;
+  /** Milliseconds since 1970; null: never. */
+  readonly expiresAt: number | null;
+}
+
 /** Whom a connection speaks for. */
-export type Principal = DevicePrincipal | IntegratorPrincipal;
+export type Principal = DevicePrincipal | IntegratorPrincipal | ClaimPrincipal;
 
 /** Why a connection was refused; a closed set, for the metric's label. */
 export type ConnectRefusal =

@@ -61,7 +61,7 @@ function settings(): Setting[] {
     return {
       key,
       fallback: typeof fallback === 'number' ? fallback.toString() : z.string().parse(fallback),
-      allowed: choices?.join(', ') ?? (property.type === 'string' ? 'text' : range),
+      allowed: choices?.join(', ') ?? (minimum === undefined ? 'text' : range),
       meaning: description,
     };
   });

@@ -92,11 +92,15 @@ export const apiKey = pgTable(
     expiresAt: at('expires_at'),
     lastUsedAt: at('last_used_at'),
     revokedAt: at('revoked_at'),
+    /** Of a device's key that is to take the place of another: when it was used first. */
+    activatedAt: at('activated_at'),
+    /** The key whose place it takes; null for others. */
+    replacesKeyId: text('replaces_key_id'),
   },
   (table) => [
     index('api_key_device_id_idx').on(table.deviceId),
     index('api_key_organization_id_idx').on(table.organizationId, table.createdAt, table.keyId),
-    check('api_key_kind_check', sql`${table.kind} in ('device', 'admin', 'integrator')`),
+    check('api_key_kind_check', sql`${table.kind} in ('device', 'admin', 'integrator', 'claim')`),
     check(
       'api_key_device_check',
       sql`(${table.kind} = 'device') = (${table.deviceId} is not null)`,

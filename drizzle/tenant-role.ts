@@ -49,6 +49,23 @@ const RIGHTS: Readonly<Record<string, readonly string[]>> = {
   notification_group: ['SELECT', 'UPDATE', 'DELETE'],
   notification: ['SELECT', 'INSERT', 'UPDATE'],
   notification_alert: ['SELECT', 'INSERT'],
+  command: ['SELECT', 'INSERT', 'UPDATE'],
+  command_slot: ['SELECT', 'INSERT', 'UPDATE'],
+  command_event: ['SELECT', 'INSERT'],
+  command_definition: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+  campaign: ['SELECT', 'INSERT', 'UPDATE'],
+  campaign_device: ['SELECT', 'INSERT', 'UPDATE'],
+  device_configuration: ['SELECT', 'INSERT', 'UPDATE'],
+  device_configuration_version: ['SELECT', 'INSERT'],
+  configuration_type: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+  key_rotation: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+  claim_policy: ['SELECT', 'INSERT', 'UPDATE'],
+  device_claim: ['SELECT', 'INSERT', 'UPDATE'],
+  firmware_image: ['SELECT', 'INSERT', 'UPDATE'],
+  firmware_part: ['SELECT', 'INSERT', 'DELETE'],
+  firmware_signer: ['SELECT', 'INSERT', 'UPDATE'],
+  device_update: ['SELECT', 'INSERT', 'UPDATE'],
+  rule_action_run: ['SELECT'],
 };
 
 const DELETE_READINGS = 'device_readings_delete(int4)';

@@ -29,6 +29,9 @@ export const UP_MS_MAX = 1e12;
 /** A device time before 2020-01-01T00:00:00Z comes from a clock that was never set. Microseconds. */
 export const CLOCK_SET_MICROS = 1_577_836_800_000_000;
 
+/** Minor version of this contract, `p` of `hello`; the major one is the `v1` of the topics. */
+export const CONTRACT_MINOR = 1;
+
 /** Every code that `in/err` and quarantine may carry. */
 export const REFUSAL_CODES = [
   'bad_json',

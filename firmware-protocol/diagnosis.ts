@@ -25,7 +25,7 @@ export const DIAGNOSIS = {
   rate: 'Send less often or in batches, or raise DEVICE_MESSAGES_PER_S and DEVICE_POINTS_PER_S, for logs DEVICE_LOG_BYTES_PER_S.',
   forbidden: 'Publish only under v1/me/, to a channel of devices.',
   unknown_channel:
-    'Publish to a channel that this version reads: data, data/{metric}, senml, event/{name}, log, hello.',
+    'Publish to a channel that this version reads: data, data/{metric}, senml, event/{name}, log, hello, ack, cfg, key.',
   quota:
     'Send less, or raise ORGANIZATION_MESSAGES_PER_S: the devices of the organization together send too much.',
 

@@ -1,8 +1,8 @@
 import { Buffer } from 'node:buffer';
 import { EVENT_NAME, Refusal } from './contract.ts';
-import { DEPTH_MAX, readJson } from './json-text.ts';
-import { shown } from './metric-name.ts';
+import { readJson } from './json-text.ts';
 import { SampleReader } from './sample-reader.ts';
+import { findStorageFault } from './storable-json.ts';
 import type { Decoded } from './telemetry.ts';
 
 /** Largest payload of channel `event/{name}`, in bytes. */
@@ -22,7 +22,7 @@ export function decodeEvent(name: string, payload: Buffer): Decoded | Refusal {
   }
   const value = payload.length === 0 ? null : readJson(payload);
   if (value instanceof Refusal) return value;
-  const fault = findFault(value, 0);
+  const fault = findStorageFault(value);
   if (fault !== null) return fault;
   const { stamp, content } = takeApart(value);
   const reader = new SampleReader();
@@ -66,21 +66,4 @@ function takeApart(value: unknown): { stamp: object; content: string | null } {
     stamp: Object.fromEntries(members.filter(isOfStamp)),
     content: rest.length === 0 ? null : JSON.stringify(Object.fromEntries(rest)),
   };
-}
-
-/** What jsonb cannot hold, and what nests deeper than any reader should have to. */
-function findFault(value: unknown, depth: number): Refusal | null {
-  if (typeof value === 'string') return findTextFault(value);
-  if (typeof value !== 'object' || value === null) return null;
-  if (depth >= DEPTH_MAX) return new Refusal('too_deep', `more than ${DEPTH_MAX} levels`);
-  for (const [key, member] of Object.entries(value)) {
-    const fault = findTextFault(key) ?? findFault(member, depth + 1);
-    if (fault !== null) return fault;
-  }
-  return null;
-}
-
-function findTextFault(text: string): Refusal | null {
-  if (!/\0|\p{Surrogate}/u.test(text)) return null;
-  return new Refusal('bad_type', `${shown(text)}: U+0000 or half of a surrogate pair`);
 }

@@ -10,6 +10,8 @@ export const HELLO_BYTES_MAX = 8192;
 export const HELLO_TEXT_BYTES_MAX = 31;
 /** Longest unit code, in bytes. */
 export const UNIT_BYTES_MAX = 15;
+/** States of an image that `hello` may name. */
+export const OTA_STATES = ['new', 'pending', 'valid', 'invalid', 'aborted'] as const;
 /** Longest planned time between contacts, in seconds: a year. */
 export const SLEEP_S_MAX = 31_622_400;
 
@@ -23,42 +25,41 @@ const code = (refusal: RefusalCode): RefusalCode => refusal;
 const textUpTo = (bytesMax: number) =>
   z
     .string()
+    .max(bytesMax, code('too_big'))
     .refine((text) => Buffer.byteLength(text) <= bytesMax, code('too_big'))
     .refine((text) => !/\p{Cc}|\p{Surrogate}/u.test(text), code('bad_type'));
 const word = textUpTo(HELLO_TEXT_BYTES_MAX).exactOptional();
 const integer = (min: number, max: number) => z.int().min(min).max(max).exactOptional();
 
 const membersSchema = z.object({
-  /** Version of the firmware, `esp_app_desc_t.version`. */
-  fw: word,
-  /** Chip. */
-  hw: word,
-  /** Model. */
-  mdl: word,
-  /** Largest MQTT packet that the client can receive, in bytes. */
-  mps: integer(CLIENT_PACKET_BYTES_MIN, MQTT_PACKET_BYTES_MAX),
-  /** Boot counter. */
-  boot: integer(0, UINT32_MAX),
-  /** Id of the last command taken. */
-  last: integer(0, UINT32_MAX),
-  /** Version of the configuration that is applied. */
-  cfg: integer(0, Number.MAX_SAFE_INTEGER),
-  /** Planned seconds between contacts; 0: always on. */
-  sleep: integer(0, SLEEP_S_MAX),
-  /** Reset reason: its name, or the number that `esp_reset_reason` returns. */
-  rst: z.union([textUpTo(HELLO_TEXT_BYTES_MAX), z.int().min(0).max(255)]).exactOptional(),
-  /** State of the running image, as `esp_ota_get_state_partition` says. */
-  ota: z.enum(['new', 'pending', 'valid', 'invalid', 'aborted']).exactOptional(),
-  /** Milliseconds since boot. */
-  up: integer(0, Number.MAX_SAFE_INTEGER),
-  /** Minor version of this contract. */
-  p: integer(0, 65_535),
-  /** Units by metric, as codes of RFC 8428 and RFC 8798. */
+  fw: word.describe('Version of the firmware, `esp_app_desc_t.version`.'),
+  hw: word.describe('Chip.'),
+  mdl: word.describe('Model, `esp_app_desc_t.project_name`.'),
+  mps: integer(CLIENT_PACKET_BYTES_MIN, MQTT_PACKET_BYTES_MAX).describe(
+    'Largest MQTT packet that the client can receive, in bytes. Until it is said it is taken as 256.',
+  ),
+  boot: integer(0, UINT32_MAX).describe('Boot counter, kept in flash.'),
+  last: integer(0, UINT32_MAX).describe('Id of the last command taken; 0: none yet.'),
+  cfg: integer(0, Number.MAX_SAFE_INTEGER).describe(
+    'Version of the configuration that is applied; 0: none.',
+  ),
+  sleep: integer(0, SLEEP_S_MAX).describe('Planned seconds between contacts; 0: always on.'),
+  rst: z
+    .union([textUpTo(HELLO_TEXT_BYTES_MAX), z.int().min(0).max(255)])
+    .exactOptional()
+    .describe('Reset reason: its name, or the number that `esp_reset_reason` returns.'),
+  ota: z
+    .enum(OTA_STATES)
+    .exactOptional()
+    .describe('State of the running image, as `esp_ota_get_state_partition` says.'),
+  up: integer(0, Number.MAX_SAFE_INTEGER).describe('Milliseconds since boot, echoed.'),
+  p: integer(0, 65_535).describe('Minor version of this contract that the firmware is made for.'),
   u: z
     .record(z.string().regex(METRIC_NAME, code('bad_name')), textUpTo(UNIT_BYTES_MAX))
     .refine((units) => Object.keys(units).length <= SAMPLE_METRICS_MAX, code('too_many'))
     .transform(withoutPrototype)
-    .exactOptional(),
+    .exactOptional()
+    .describe('Units by metric, as codes of RFC 8428 and RFC 8798.'),
 });
 
 /** What a device said of itself. Members it did not say are absent. */

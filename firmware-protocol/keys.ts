@@ -1,17 +1,25 @@
 import { createHash, randomBytes } from 'node:crypto';
 
-const PREFIXES = { device: 'pbd', admin: 'pba', integrator: 'pbi', claim: 'pbc' } as const;
+/** How the key of each kind begins; an underscore follows. */
+export const KEY_PREFIXES = {
+  device: 'pbd',
+  admin: 'pba',
+  integrator: 'pbi',
+  claim: 'pbc',
+} as const;
 const KINDS = { pbd: 'device', pba: 'admin', pbi: 'integrator', pbc: 'claim' } as const;
 const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 const PUBLIC_ID_CHARS = 8;
 /** 27 characters of base62 are 160.7 bits, enough for a plain hash at rest. */
 const SECRET_CHARS = 27;
 const CHECKSUM_CHARS = 6;
+/** Characters of a key: prefix, public id, secret and checksum, with two underscores. */
+export const KEY_CHARS = 3 + 1 + PUBLIC_ID_CHARS + 1 + SECRET_CHARS + CHECKSUM_CHARS;
 const KEY = /^(pb[daic])_([0-9A-Za-z]{8})_([0-9A-Za-z]{27})([0-9A-Za-z]{6})$/;
 const CRC_TABLE = crcTable();
 
 /** Whom a key is for. Its prefix (`pbd_`, `pba_`, `pbi_`, `pbc_`) shows it. */
-export type KeyKind = keyof typeof PREFIXES;
+export type KeyKind = keyof typeof KEY_PREFIXES;
 
 /** What a well-formed key is made of. */
 export interface ParsedKey {
@@ -38,7 +46,7 @@ export function makeKey(
 ): MadeKey {
   const publicId = randomBase62(PUBLIC_ID_CHARS, random);
   const secret = randomBase62(SECRET_CHARS, random);
-  const body = `${PREFIXES[kind]}_${publicId}_${secret}`;
+  const body = `${KEY_PREFIXES[kind]}_${publicId}_${secret}`;
   return { kind, publicId, secret, key: body + checksum(body) };
 }
 

@@ -23,6 +23,7 @@ const code = (refusal: RefusalCode): RefusalCode => refusal;
 /** Text that PostgreSQL can store: at most 256 bytes, no U+0000, no half of a surrogate pair. */
 export const textSchema = z
   .string()
+  .max(TEXT_BYTES_MAX, code('too_big'))
   .refine((text) => Buffer.byteLength(text) <= TEXT_BYTES_MAX, code('too_big'))
   .refine((text) => !/\0|\p{Surrogate}/u.test(text), code('bad_type'));
 
@@ -36,17 +37,31 @@ const seriesValueSchema = z.union([z.array(valueSchema), z.null()]);
 
 /** Members of a sample that say when it was taken. */
 const stamp = {
-  /** Unix time: seconds below 1e11, else milliseconds. Fractions are kept to the microsecond. */
-  ts: z.number().optional(),
-  /** Milliseconds between sample (of a series: its first) and publish. Used without a `ts` that can be right. */
-  age: z.number().min(0).optional(),
-  /** Milliseconds from boot to the sample (of a series: its first). Used without `ts` and `age`. */
-  up: z.number().min(0).max(UP_MS_MAX).optional(),
-  /** Number of the message, counted by the device. */
-  seq: z.int().min(0).optional(),
+  ts: z
+    .number()
+    .optional()
+    .describe('Unix time: seconds below 1e11, else milliseconds. Kept to the microsecond.'),
+  age: z
+    .number()
+    .min(0)
+    .optional()
+    .describe(
+      'Milliseconds between sample (of a series: its first) and publish. Used without a `ts` that can be right.',
+    ),
+  up: z
+    .number()
+    .min(0)
+    .max(UP_MS_MAX)
+    .optional()
+    .describe(
+      'Milliseconds from boot to the sample (of a series: its first). Used without `ts` and `age`.',
+    ),
+  seq: z.int().min(0).optional().describe('Number of the message, counted by the device.'),
 };
 const noStep = { dt: z.never(code('bad_series')).optional() };
-const step = { dt: z.number().positive() };
+const step = {
+  dt: z.number().positive().describe('Milliseconds from each sample of a series to the next.'),
+};
 const unwrapped = { values: z.never().optional() };
 
 /** Metrics by name. Objects nest up to three levels; their names are joined by dots. */

@@ -1,4 +1,4 @@
-import { and, asc, count, eq, isNull, sql } from 'drizzle-orm';
+import { and, asc, count, eq, gt, isNull, or, sql } from 'drizzle-orm';
 import type { NodePgDatabase } from 'drizzle-orm/node-postgres';
 import { cutPage, type Page } from '../drizzle/page.ts';
 import { apiKey } from '../drizzle/schema.ts';
@@ -6,7 +6,7 @@ import { guardStore } from '../drizzle/sqlstate.ts';
 import { inOrganization, type TenantDatabase, type Transaction } from '../drizzle/transaction.ts';
 import { KeyLimitError, KeyNotFoundError } from '../errors.ts';
 import type { Scope } from '../firmware-protocol/contract.ts';
-import { makeKey, secretHash } from '../firmware-protocol/keys.ts';
+import { makeKey, secretHash, type KeyKind } from '../firmware-protocol/keys.ts';
 import { writeAudit } from './audit.ts';
 import { getDeviceRow } from './device-row.ts';
 import type { Author } from './devices.ts';
@@ -23,8 +23,28 @@ export interface ApiKey {
   readonly createdAt: Date;
   /** To the minute; null when never. */
   readonly lastUsedAt: Date | null;
-  /** Null: the key is active. */
   readonly revokedAt: Date | null;
+  /** When it ends by itself: a key that was never used, or whose place another has taken; null: never. */
+  readonly expiresAt: Date | null;
+  /** Of a key that takes the place of another: when it was used first. */
+  readonly activatedAt: Date | null;
+  /** The key whose place it takes: the one before it, or the claim key that it was made with. */
+  readonly replacesKeyId: string | null;
+}
+
+/**
+ * Where a key is. `pending`: it takes the place of another and was never used. `retiring`: another has taken
+ * its place, and it ends soon.
+ */
+export type KeyState = 'pending' | 'active' | 'retiring' | 'expired' | 'revoked';
+
+/** Where the key of a device is at a time, in ms since 1970. */
+export function keyStateOf(key: ApiKey, nowMs: number): KeyState {
+  const { revokedAt, expiresAt, activatedAt, replacesKeyId } = key;
+  if (revokedAt !== null) return 'revoked';
+  if (expiresAt !== null && expiresAt.getTime() <= nowMs) return 'expired';
+  if (replacesKeyId !== null && activatedAt === null) return 'pending';
+  return expiresAt === null ? 'active' : 'retiring';
 }
 
 /** A key that was just made, with the text that is shown this once. */
@@ -51,7 +71,10 @@ export interface ApiKeys {
    * @throws {DeviceNotFoundError} @throws {KeyNotFoundError}
    */
   revoke(author: Author, device: string, keyId: string): Promise<void>;
-  /** Those of these keys that would be accepted now; for looking at live connections again. */
+  /**
+   * Those of these keys that would be accepted now; for looking at live connections again. Keys of devices
+   * that retire are left out: their connections have to learn when they end, and do when they come again.
+   */
   activeKeyIds(keyIds: readonly string[]): Promise<Set<string>>;
 }
 
@@ -109,7 +132,8 @@ export function createApiKeys({ database, revocations }: ApiKeysDeps): ApiKeys {
            JOIN organization USING (organization_id)
            LEFT JOIN device ON device.device_id = api_key.device_id
            WHERE key_id = ANY($1) AND revoked_at IS NULL AND suspended_at IS NULL
-             AND disabled_at IS NULL AND (expires_at IS NULL OR expires_at > now())`,
+             AND disabled_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+             AND NOT (kind = 'device' AND expires_at IS NOT NULL)`,
           [keyIds],
         ),
       );
@@ -136,21 +160,31 @@ export interface KeyOwner {
   readonly device: string | null;
   readonly name: string;
   readonly grant?: IntegratorGrant;
+  /** Of a device: the key whose place it is to take. It ends by itself if it is not used by `expiresAt`. */
+  readonly successor?: { readonly replacesKeyId: string; readonly expiresAt: Date | null };
+  /** It is for boards that claim a name, until then. */
+  readonly claim?: { readonly expiresAt: Date };
 }
 
 /** Makes a key in a transaction, without a look at the limit. */
 export async function insertKey(
   { orm }: Transaction,
   { organizationId, actor }: Author,
-  { deviceId, device, name, grant }: KeyOwner,
+  owner: KeyOwner,
 ): Promise<NewApiKey> {
-  const kind = device !== null ? 'device' : grant === undefined ? 'admin' : 'integrator';
+  const { deviceId, device, name, grant, successor, claim } = owner;
+  const kind = kindOf(owner);
   const made = makeKey(kind);
   const keyId = made.publicId;
   const hash = secretHash(made.secret);
   // Of 62^8 ids one taken twice is no chance but a broken generator: the primary key fails it.
   const owned = { keyId, organizationId, deviceId, kind, name, secretHash: hash };
-  const values = grant === undefined ? owned : { ...owned, ...columnsOf(grant) };
+  const values = {
+    ...owned,
+    ...(grant === undefined ? {} : columnsOf(grant)),
+    ...successor,
+    ...claim,
+  };
   const [row] = await orm.insert(apiKey).values(values).returning();
   if (row === undefined) throw new Error('an inserted key was not returned');
   await writeAudit(orm, {
@@ -158,20 +192,28 @@ export async function insertKey(
     actor,
     action: 'key.create',
     subject: device === null ? `key/${keyId}` : `device/${device}/key/${keyId}`,
-    change: { name, ...grant },
+    change: { name, ...grant, ...successor, ...claim },
   });
   return { ...keyOf(row), key: made.key };
+}
+
+function kindOf({ device, grant, claim }: KeyOwner): KeyKind {
+  if (device !== null) return 'device';
+  if (claim !== undefined) return 'claim';
+  return grant === undefined ? 'admin' : 'integrator';
 }
 
 function columnsOf({ scopes, devices, expiresAt }: IntegratorGrant) {
   return { scopes: [...scopes], devices: devices === null ? null : [...devices], expiresAt };
 }
 
-async function assertBelowLimit(orm: NodePgDatabase, deviceId: number): Promise<void> {
+/** @throws {KeyLimitError} when the device, whose row is locked, has as many keys in use as it may. */
+export async function assertBelowLimit(orm: NodePgDatabase, deviceId: number): Promise<void> {
+  const isLasting = or(isNull(apiKey.expiresAt), gt(apiKey.expiresAt, sql`now()`));
   const [counted] = await orm
     .select({ active: count() })
     .from(apiKey)
-    .where(and(eq(apiKey.deviceId, deviceId), isNull(apiKey.revokedAt)));
+    .where(and(eq(apiKey.deviceId, deviceId), isNull(apiKey.revokedAt), isLasting));
   if ((counted?.active ?? 0) >= DEVICE_KEYS_MAX) throw new KeyLimitError('device', DEVICE_KEYS_MAX);
 }
 
@@ -226,5 +268,6 @@ export function isKeyId(text: string): boolean {
 /** What may be shown of a row. */
 export function keyOf(row: typeof apiKey.$inferSelect): ApiKey {
   const { keyId, name, createdAt, lastUsedAt, revokedAt } = row;
-  return { keyId, name, createdAt, lastUsedAt, revokedAt };
+  const { expiresAt, activatedAt, replacesKeyId } = row;
+  return { keyId, name, createdAt, lastUsedAt, revokedAt, expiresAt, activatedAt, replacesKeyId };
 }

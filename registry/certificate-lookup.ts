@@ -119,5 +119,6 @@ function principalOf(row: DeviceRow, fingerprint: string): DevicePrincipal {
     deviceId: row.device_id,
     device: row.device,
     keyId: certificateId(fingerprint),
+    expiresAt: null,
   };
 }

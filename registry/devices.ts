@@ -175,7 +175,8 @@ function isOfRules({ tags, type, reportIntervalMs }: DeviceChange): boolean {
   return tags !== undefined || type !== undefined || reportIntervalMs !== undefined;
 }
 
-async function insertDevice(
+/** Makes a device in a transaction, within the bound of its organization. @throws {DeviceExistsError} @throws {DeviceLimitError} */
+export async function insertDevice(
   { orm }: Transaction,
   { organizationId, actor }: Author,
   { slug, displayName = slug, tags = [], type = null, reportIntervalMs = null }: NewDevice,

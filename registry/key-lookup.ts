@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import { guardStore } from '../drizzle/sqlstate.ts';
 import { SCOPES, type Scope } from '../firmware-protocol/contract.ts';
+import type { KeyKind } from '../firmware-protocol/keys.ts';
 import type { Principal } from './principal.ts';
 
 /** What the database says of a key. */
@@ -9,6 +10,8 @@ export interface KeyRecord {
   readonly secretHash: Buffer;
   /** Null: the key is valid for who has the secret, until it expires. */
   readonly fault: 'revoked' | 'disabled' | 'suspended' | null;
+  /** It takes the place of another and was never used: its first use has to be noted before it counts. */
+  readonly isPending: boolean;
 }
 
 /** Ids that one query asks for. */
@@ -23,7 +26,7 @@ interface Waiter {
 
 interface KeyRow {
   key_id: string;
-  kind: 'device' | 'admin' | 'integrator';
+  kind: KeyKind;
   secret_hash: Buffer;
   organization_id: number;
   organization: string;
@@ -32,6 +35,7 @@ interface KeyRow {
   scopes: string[];
   devices: string[] | null;
   expires_at: Date | null;
+  is_pending: boolean;
   is_revoked: boolean;
   is_disabled: boolean;
   is_suspended: boolean;
@@ -116,6 +120,8 @@ export class KeyLookup {
                       organization.organization_id, organization.slug AS organization,
                       device.device_id, device.slug AS device,
                       api_key.scopes, api_key.devices, api_key.expires_at,
+                      api_key.replaces_key_id IS NOT NULL AND api_key.activated_at IS NULL
+                        AS is_pending,
                       api_key.revoked_at IS NOT NULL AS is_revoked,
                       device.disabled_at IS NOT NULL AS is_disabled,
                       organization.suspended_at IS NOT NULL AS is_suspended
@@ -131,7 +137,12 @@ export class KeyLookup {
 }
 
 function recordOf(row: KeyRow): KeyRecord {
-  return { principal: principalOf(row), secretHash: row.secret_hash, fault: faultOf(row) };
+  return {
+    principal: principalOf(row),
+    secretHash: row.secret_hash,
+    fault: faultOf(row),
+    isPending: row.is_pending,
+  };
 }
 
 function principalOf(row: KeyRow): Principal {
@@ -140,18 +151,15 @@ function principalOf(row: KeyRow): Principal {
     organization: row.organization,
     keyId: row.key_id,
   };
+  const expiresAt = row.expires_at?.getTime() ?? null;
   if (row.kind === 'integrator') {
-    return {
-      kind: 'integrator',
-      ...common,
-      scopes: row.scopes.filter(isScope),
-      devices: row.devices,
-      expiresAt: row.expires_at?.getTime() ?? null,
-    };
+    const scopes = row.scopes.filter(isScope);
+    return { kind: 'integrator', ...common, scopes, devices: row.devices, expiresAt };
   }
+  if (row.kind === 'claim') return { kind: 'claim', ...common, expiresAt };
   return row.device_id === null || row.device === null
     ? { kind: 'admin', ...common }
-    : { kind: 'device', ...common, deviceId: row.device_id, device: row.device };
+    : { kind: 'device', ...common, deviceId: row.device_id, device: row.device, expiresAt };
 }
 
 const knownScopes: ReadonlySet<string> = new Set(SCOPES);

@@ -4,7 +4,7 @@ import { isUnavailable } from '../drizzle/sqlstate.ts';
 import { parseKey, secretHash, type ParsedKey } from '../firmware-protocol/keys.ts';
 import type { Logger } from '../log.ts';
 import { KeyLookup, type KeyRecord } from './key-lookup.ts';
-import type { KeyRefusal, KeyVerdict, Principal } from './principal.ts';
+import type { DevicePrincipal, KeyRefusal, KeyVerdict, Principal } from './principal.ts';
 import type { Revocation, Revocations } from './revocations.ts';
 
 /** About 400 bytes each. Keys beyond it, least recently used first, are read from SQL again. */
@@ -29,6 +29,13 @@ export interface KeyVerifierDeps {
   readonly now: () => number;
   /** Told of every key that was accepted. */
   readonly onUsed: (keyId: string) => void;
+  /**
+   * Commits the first use of a key that takes the place of another. Does nothing when it was used, revoked
+   * or has expired meanwhile. @throws {StoreUnavailableError}
+   */
+  readonly activate: (principal: DevicePrincipal) => Promise<void>;
+  /** Told of every use of a key whose place another has taken. */
+  readonly onRetiringUsed: (principal: DevicePrincipal) => void;
   /** Told of every verdict, for metrics. */
   readonly onVerdict: (verdict: 'accepted' | KeyRefusal) => void;
 }
@@ -60,8 +67,14 @@ export class KeyVerifier {
     const parsed = parseKey(keyText);
     const verdict = parsed === null ? refusal('malformed') : await this.#judgeKnown(parsed);
     this.#deps.onVerdict(verdict.ok ? 'accepted' : verdict.reason);
-    if (verdict.ok) this.#deps.onUsed(verdict.principal.keyId);
+    if (verdict.ok) this.#noteUse(verdict.principal);
     return verdict;
+  }
+
+  #noteUse(principal: Principal): void {
+    this.#deps.onUsed(principal.keyId);
+    if (principal.kind !== 'device' || principal.expiresAt === null) return;
+    this.#deps.onRetiringUsed(principal);
   }
 
   async #judgeKnown(parsed: ParsedKey): Promise<KeyVerdict> {
@@ -69,11 +82,24 @@ export class KeyVerifier {
     if (remembered !== undefined) return this.#judge(parsed, remembered);
     try {
       const record = await this.#read(parsed.publicId);
-      return record === undefined ? refusal('unavailable') : this.#judge(parsed, record);
+      if (record === undefined) return refusal('unavailable');
+      const verdict = this.#judge(parsed, record);
+      if (!verdict.ok || record?.isPending !== true) return verdict;
+      return await this.#judgeFirstUse(parsed, verdict.principal);
     } catch (err) {
       if (!isUnavailable(err)) this.#deps.log.error({ err }, 'key lookup failed');
       return refusal('unavailable');
     }
+  }
+
+  /** The first use is committed before anybody is let in with it; what the key is then is read anew. */
+  async #judgeFirstUse(parsed: ParsedKey, principal: Principal): Promise<KeyVerdict> {
+    if (principal.kind !== 'device') return refusal('unavailable');
+    await this.#deps.activate(principal);
+    const record = await this.#read(parsed.publicId);
+    if (record === undefined) return refusal('unavailable');
+    const verdict = this.#judge(parsed, record);
+    return verdict.ok && record?.isPending === true ? refusal('unavailable') : verdict;
   }
 
   /** The secret is compared first: only who has it learns that a key was revoked. */
@@ -116,6 +142,8 @@ export class KeyVerifier {
   }
 
   #remember(keyId: string, record: KeyRecord | null): void {
+    // Its first use may be noted by another program, which tells nobody.
+    if (record?.isPending === true) return;
     if (record !== null && record.fault === null) {
       evictOldest(this.#accepted, CACHED_KEYS_MAX);
       this.#accepted.set(keyId, record);
@@ -160,7 +188,7 @@ export function isAbout(revocation: Revocation, principal: Principal): boolean {
 }
 
 function hasExpired(principal: Principal, nowMs: number): boolean {
-  if (principal.kind !== 'integrator' || principal.expiresAt === null) return false;
+  if (principal.kind === 'admin' || principal.expiresAt === null) return false;
   return principal.expiresAt <= nowMs;
 }
 

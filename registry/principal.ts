@@ -11,6 +11,11 @@ export interface DevicePrincipal {
   readonly device: string;
   /** Public part of the key; may be logged. */
   readonly keyId: string;
+  /**
+   * Milliseconds since 1970 at which the key ends by itself, since another has taken its place; null for
+   * never. Whoever keeps a connection open for it closes it then: nothing is announced at that moment.
+   */
+  readonly expiresAt: number | null;
 }
 
 /** Somebody with full rights in one organization and none in any other. */
@@ -41,8 +46,20 @@ export interface IntegratorPrincipal {
   readonly expiresAt: number | null;
 }
 
+/** A board that has no name yet, with the claim key of its batch: it may ask for a name and a key. */
+export interface ClaimPrincipal {
+  readonly kind: 'claim';
+  readonly organizationId: number;
+  /** Slug of the organization. */
+  readonly organization: string;
+  /** Public part of the key; may be logged. */
+  readonly keyId: string;
+  /** Milliseconds since 1970 at which the key ends by itself; null for never. */
+  readonly expiresAt: number | null;
+}
+
 /** Whom a key speaks for. */
-export type Principal = DevicePrincipal | AdminPrincipal | IntegratorPrincipal;
+export type Principal = DevicePrincipal | AdminPrincipal | IntegratorPrincipal | ClaimPrincipal;
 
 /**
  * Why a key is not accepted. `malformed`: not a key, or mistyped. `unknown`: no such key, or a

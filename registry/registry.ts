@@ -2,6 +2,7 @@ import type { Registry as MetricsRegistry } from 'prom-client';
 import type { Database } from '../drizzle/database.ts';
 import type { RetentionBounds } from '../drizzle/retention.ts';
 import type { Logger } from '../log.ts';
+import { createAdminKeys, type AdminKeys } from './admin-keys.ts';
 import { createApiKeys, type ApiKeys } from './api-keys.ts';
 import { CertificateLookup } from './certificate-lookup.ts';
 import { DeviceChanges } from './device-changes.ts';
@@ -11,6 +12,7 @@ import { DeviceEvents } from './device-events.ts';
 import { createDiagnostics, type Diagnostics } from './diagnostics.ts';
 import { createIntegratorKeys, type IntegratorKeys } from './integrator-keys.ts';
 import { KeyVerifier } from './key-verifier.ts';
+import { createKeyParts, type KeyParts, type KeySettings } from './keys/key-parts.ts';
 import { LastUsed } from './last-used.ts';
 import { createMetricList, type MetricList } from './metric-list.ts';
 import { createDeviceEventMetrics, createRegistryMetrics } from './metrics.ts';
@@ -26,6 +28,9 @@ export interface Registry {
   /** Of devices. */
   readonly apiKeys: ApiKeys;
   readonly integratorKeys: IntegratorKeys;
+  readonly adminKeys: AdminKeys;
+  /** Rotation of keys, claim keys, claims and batches of devices. */
+  readonly keys: KeyParts;
   readonly metricList: MetricList;
   readonly retention: Retention;
   readonly revocations: Revocations;
@@ -65,6 +70,7 @@ export interface RegistryDeps {
   readonly deviceEventBounds: DeviceEventBounds;
   /** Between which an organization may choose how long its data is kept. */
   readonly retentionBounds: RetentionBounds;
+  readonly keys: KeySettings;
   /** Bound of a connect to the database. */
   readonly databaseTimeoutMs: number;
 }
@@ -75,11 +81,23 @@ export function createRegistry(deps: RegistryDeps): Registry {
   const revocations = new Revocations({ url: database.url, timeoutMs: databaseTimeoutMs, log });
   const metrics = createRegistryMetrics(metricsRegistry, () => revocations.isListening);
   const lastUsed = new LastUsed(database.pool, log);
+  const deviceChanges = new DeviceChanges();
+  const keys = createKeyParts({
+    ...deps.keys,
+    database,
+    revocations,
+    changes: deviceChanges,
+    devicesMax,
+    metricsRegistry,
+    log,
+  });
   const verifier = new KeyVerifier({
     pool: database.pool,
     revocations,
     log,
-    now: () => Date.now(),
+    now: deps.keys.now,
+    activate: (principal) => keys.activation.activate(principal),
+    onRetiringUsed: (principal) => keys.activation.retiringUsed(principal),
     onUsed: (keyId) => lastUsed.note(keyId),
     onVerdict: (verdict) => metrics.countVerdict(verdict),
   });
@@ -93,16 +111,17 @@ export function createRegistry(deps: RegistryDeps): Registry {
     createMetrics: (rows) =>
       createDeviceEventMetrics(metricsRegistry, rows, deps.deviceEventsQueueMax),
   });
-  const deviceChanges = new DeviceChanges();
   return {
     organizations: createOrganizations({ database, revocations }),
     devices: createDevices({ database, revocations, changes: deviceChanges, devicesMax }),
     apiKeys: createApiKeys({ database, revocations }),
+    adminKeys: createAdminKeys(database, revocations),
     integratorKeys: createIntegratorKeys({
       database,
       revocations,
       keysMax: deps.integratorKeysMax,
     }),
+    keys,
     metricList: createMetricList({ database }),
     retention: createRetention(database, deps.retentionBounds),
     revocations,

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { deviceNameSchema } from '../firmware-protocol/contract.ts';
 import { RuleInvalidError } from '../rule-errors.ts';
+import { formatAction, RULE_ACTIONS_MAX, ruleActionSchema } from './action/rule-action.ts';
 import { findTemplateFault } from './alert/annotation.ts';
 import { listMetrics } from './compile.ts';
 import { CONDITIONS_MAX, RULE_METRICS_MAX } from './condition/condition-bounds.ts';
@@ -60,6 +61,7 @@ export const ruleSchema = strictObject({
     .max(PAIRS_MAX)
     .default([]),
   noiseBudgetPerDay: z.number().int().min(0).max(1_000_000).nullable().default(null),
+  actions: z.array(ruleActionSchema).max(RULE_ACTIONS_MAX).default([]),
 }).transform(
   ({ for: forMicros, keepFiringFor, allowedLateness, scope, ...rest }): RuleDefinition => ({
     ...rest,
@@ -84,8 +86,8 @@ export function parseRule(json: unknown): RuleDefinition {
 
 /** The JSON of a rule as the API has it, with every member; {@link parseRule} makes the same rule of it. */
 export function formatRule(definition: RuleDefinition): Record<string, unknown> {
-  const { when, levels, forMicros, keepFiringForMicros, allowedLatenessMicros, ...rest } =
-    definition;
+  const { when, levels, actions, forMicros, keepFiringForMicros, ...others } = definition;
+  const { allowedLatenessMicros, ...rest } = others;
   return {
     ...rest,
     when: formatCondition(when),
@@ -93,6 +95,7 @@ export function formatRule(definition: RuleDefinition): Record<string, unknown> 
     for: formatDuration(forMicros),
     keepFiringFor: formatDuration(keepFiringForMicros),
     allowedLateness: formatDuration(allowedLatenessMicros),
+    actions: actions.map(formatAction),
   };
 }
 

@@ -1,4 +1,5 @@
 import type { Condition } from './condition/condition.ts';
+import type { RuleAction } from './action/rule-action.ts';
 import type { Severity } from './severity.ts';
 
 /** Whether a rule is evaluated, and whether anybody is told. `shadow`: evaluated and recorded only. */
@@ -41,4 +42,6 @@ export interface RuleDefinition {
   readonly suppressedBy: readonly { readonly rule: string; readonly device: string | null }[];
   /** Refuses to be enabled when a backtest would have sent more a day; null: no such bound. */
   readonly noiseBudgetPerDay: number | null;
+  /** Commands that it sends. */
+  readonly actions: readonly RuleAction[];
 }

@@ -17,13 +17,15 @@ import {
 
 const TAGS_MAX = 32;
 
-const tags = z
+/** Tags of a device. */
+export const deviceTags = z
   .array(labelText(48))
   .max(TAGS_MAX)
   .refine((all) => new Set(all).size === all.length, 'must not name a tag twice')
   .describe('Labels of your own, for example a place or a batch.');
 const displayName = labelText(100).describe('Name for people.');
-const type = z
+/** The type of a device; null for none. */
+export const deviceTypeName = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9_.:-]{0,47}$/)
   .nullable()
@@ -84,8 +86,8 @@ export function deviceRoutes(devices: Devices, pageRowsMax: number): Route[] {
       body: z.strictObject({
         device: deviceNameSchema.describe('1 to 48 letters, digits and _ . : - (a MAC fits).'),
         displayName: displayName.optional(),
-        tags: tags.optional(),
-        type: type.optional(),
+        tags: deviceTags.optional(),
+        type: deviceTypeName.optional(),
         reportInterval: reportInterval.optional(),
       }),
       answers: { 201: { description: 'The device.', schema: deviceAnswer } },
@@ -129,8 +131,8 @@ POST /api/v1/quarantine/reinject stores what was kept.`,
       body: z
         .strictObject({
           displayName: displayName.optional(),
-          tags: tags.optional(),
-          type: type.optional(),
+          tags: deviceTags.optional(),
+          type: deviceTypeName.optional(),
           reportInterval: reportInterval.optional(),
           disabled: z.boolean().optional(),
           quarantined: z.boolean().optional(),

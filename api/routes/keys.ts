@@ -1,5 +1,7 @@
 import { z } from 'zod';
-import type { ApiKey, ApiKeys } from '../../registry/api-keys.ts';
+import { keyStateOf, type ApiKey, type ApiKeys } from '../../registry/api-keys.ts';
+import type { BrokerAddress } from '../../registry/keys/broker-address.ts';
+import { qrOf } from '../../registry/keys/key-carrier.ts';
 import { readCursor, writeCursor } from '../cursor.ts';
 import { defineRoute, type Route } from '../route.ts';
 import {
@@ -15,19 +17,40 @@ import { authorOf, devicePath } from './devices.ts';
 const keyAnswer = z.object({
   keyId: z.string().describe('Public part of the key: the 8 characters after "pbd_".'),
   name: z.string(),
-  state: z.enum(['active', 'revoked']),
+  state: z
+    .enum(['pending', 'active', 'retiring', 'expired', 'revoked'])
+    .describe(
+      'pending: never used, to replace another; retiring: was replaced, ends at expiresAt.',
+    ),
   createdAt: timeAnswer,
   lastUsedAt: timeAnswer.nullable().describe('To the minute; null when never.'),
+  expiresAt: timeAnswer.nullable().describe('When it ends by itself; null: never.'),
+  activatedAt: timeAnswer.nullable().describe('Of one that replaces another: its first use.'),
+  replacesKeyId: z
+    .string()
+    .nullable()
+    .describe('The key whose place it takes: of this device, or a claim key.'),
   revokedAt: timeAnswer.nullable(),
 });
+/** `?qr=svg` where a key is made. */
+export const qrQuery = z.strictObject({
+  qr: z.enum(['svg']).optional().describe('A QR code of the key too, as an SVG image.'),
+});
+/** The QR code that was asked for. */
+export const qrAnswer = z.string().optional().describe('SVG; only with ?qr=svg. Shows the key.');
 const newKeyAnswer = keyAnswer.extend({
   key: z.string().describe('The key itself. Shown this once; only a hash of it is kept.'),
+  qr: qrAnswer,
 });
 const keyParams = deviceParams.extend({ keyId: z.string().describe('Public part of the key.') });
 const place = z.tuple([z.string()]);
 
 /** The routes of the keys of a device. */
-export function keyRoutes(apiKeys: ApiKeys, pageRowsMax: number): Route[] {
+export function keyRoutes(
+  apiKeys: ApiKeys,
+  address: BrokerAddress | null,
+  pageRowsMax: number,
+): Route[] {
   return [
     defineRoute({
       method: 'GET',
@@ -55,18 +78,28 @@ export function keyRoutes(apiKeys: ApiKeys, pageRowsMax: number): Route[] {
       summary: 'Make a key for a device',
       description: 'The only answer that has the key itself. A device has at most 10 active keys.',
       params: deviceParams,
+      query: qrQuery,
       body: z.strictObject({ name: labelText(100).default('key') }).nullish(),
       answers: { 201: { description: 'The key.', schema: newKeyAnswer } },
-      async handle({ principal, params: { device }, body }) {
+      async handle({ principal, params: { device }, query: { qr }, body }) {
         const name = body?.name ?? 'key';
+        const code = qr === undefined ? null : qrOf(address);
         const made = await apiKeys.createForDevice(authorOf(principal), device, name);
+        const user = `${principal.organization}/${device}`;
+        const drawn = code === null ? {} : { qr: await code(user, made.key) };
         return {
           status: 201,
-          body: { ...bodyOf(made), key: made.key },
+          body: { ...bodyOf(made), key: made.key, ...drawn },
           headers: { location: `${devicePath(device)}/keys/${made.keyId}` },
         };
       },
     }),
+    ...singleKeyRoutes(apiKeys),
+  ];
+}
+
+function singleKeyRoutes(apiKeys: ApiKeys): Route[] {
+  return [
     defineRoute({
       method: 'GET',
       path: '/api/v1/devices/{device}/keys/{keyId}',
@@ -100,9 +133,12 @@ function bodyOf(key: ApiKey): z.input<typeof keyAnswer> {
   return {
     keyId: key.keyId,
     name: key.name,
-    state: key.revokedAt === null ? 'active' : 'revoked',
+    state: keyStateOf(key, Date.now()),
     createdAt: key.createdAt.toISOString(),
     lastUsedAt: key.lastUsedAt?.toISOString() ?? null,
+    expiresAt: key.expiresAt?.toISOString() ?? null,
+    activatedAt: key.activatedAt?.toISOString() ?? null,
+    replacesKeyId: key.replacesKeyId,
     revokedAt: key.revokedAt?.toISOString() ?? null,
   };
 }

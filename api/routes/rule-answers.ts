@@ -37,6 +37,7 @@ const said = {
   annotations: z.record(z.string(), z.string()),
   suppressedBy: z.array(z.object({ rule: z.string(), device: z.string().nullable() })),
   noiseBudgetPerDay: z.number().nullable(),
+  actions: z.array(z.looseObject({})).describe('Commands that it sends; docs/rules.md.'),
 };
 
 /** What a rule says in the order of these pages: the database keeps no order. */
@@ -102,6 +103,9 @@ export const ruleBody = z
     annotations: anything.describe('{"summary":"{{device}} is at {{value}} °C"}; default {}.'),
     suppressedBy: anything.describe('[{"rule":"gateway down","device":"gw-1"}]; default [].'),
     noiseBudgetPerDay: anything.describe('Notifications; default null.'),
+    actions: anything.describe(
+      '[{"on":"firing","command":"fan","args":{"on":true},"maxPerHour":6,"minGap":"1m","fresh":"5m"}]; default [].',
+    ),
   })
   .meta({
     examples: [

@@ -1,4 +1,4 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -8,22 +8,14 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findFreePort, makeTlsFiles } from '../../bench/tls-settings.ts';
 import { connectDevice, eventually, startTestApp, type TestApp } from '../support/app.ts';
-import { hasProgram, run } from '../support/programs.ts';
+import { hasHeader, hasProgram, run } from '../support/programs.ts';
 import { connectReader } from '../support/reader.ts';
 
 const hasOpenssl = hasProgram('openssl', 'independent clients over TLS');
 const hasMosquitto = hasProgram('mosquitto_sub', 'reading with mosquitto_sub');
-const hasCompiler = hasProgram('gcc', 'clients in C');
+hasProgram('gcc', 'clients in C');
 const hasLibmosquitto = hasHeader('mosquitto.h', 'libmosquitto-dev');
 const hasPaho = hasHeader('MQTTClient.h', 'libpaho-mqtt-dev');
-
-function hasHeader(header: string, debianPackage: string): boolean {
-  if (!hasCompiler) return false;
-  const include = spawnSync('gcc', ['-E', '-include', header, '-xc', '/dev/null']);
-  const isThere = include.status === 0;
-  if (!isThere) console.warn(`SKIPPED: a client over ${header}: ${debianPackage} is not installed`);
-  return isThere;
-}
 
 let app: TestApp;
 let folder: string;

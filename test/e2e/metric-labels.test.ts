@@ -43,6 +43,8 @@ async function closedSets(): Promise<Readonly<Record<string, (value: string) => 
     code: (value) => codes.has(value),
     verdict: (value) =>
       /^(accepted|malformed|unknown|revoked|expired|unavailable)$/.test(value) || codes.has(value),
+    // Named once, where commands are counted that were asked for.
+    origin: (value) => documentedWords('puback_commands_created_total').includes(value),
     kind: () => false,
     outcome: () => false,
   };
@@ -65,6 +67,33 @@ async function scrape(): Promise<{ text: string; series: Series[] }> {
   return { text, series };
 }
 
+/** Commands, configuration, campaigns and links of firmware, for a device. */
+async function makeDownlinkTraffic(device: string): Promise<void> {
+  const path = `/api/v1/devices/${device}`;
+  const wanted = { command: MARK, args: { [MARK]: MARK }, ref: MARK };
+  const { status, body } = await app.api('POST', `${path}/commands`, wanted);
+  expect(status).toBe(202);
+  expect((await app.api('DELETE', `/api/v1/commands/${body.id}`)).status).toBe(200);
+  const put = await fetch(`${app.addresses.httpUrl}${path}/configuration`, {
+    method: 'PUT',
+    headers: {
+      authorization: `Bearer ${app.adminKey}`,
+      'content-type': 'application/json',
+      'if-match': '*',
+    },
+    body: JSON.stringify({ [MARK]: MARK }),
+  });
+  expect(put.status).toBe(200);
+  const campaign = { name: MARK, targets: { devices: [device] }, request: { command: MARK } };
+  expect((await app.api('POST', '/api/v1/campaigns?dryRun=true', campaign)).status).toBe(200);
+  const type = encodeURIComponent(`${MARK}.${device}`);
+  const definition = `/api/v1/command-definitions/${type}/${MARK}`;
+  expect((await app.api('PUT', definition, {})).status).toBe(201);
+  for (const link of [`/fw/${MARK}?t=${MARK}`, `/fw/${MARK}`]) {
+    expect((await fetch(app.addresses.httpUrl + link)).status).toBeGreaterThanOrEqual(400);
+  }
+}
+
 /** Everything that counts something: devices, integrators, guesses, good messages and bad ones. */
 async function makeTraffic(round: number): Promise<void> {
   const name = `${MARK}-${round}`;
@@ -85,6 +114,9 @@ async function makeTraffic(round: number): Promise<void> {
     [`v1/${MARK}/${name}/data`, '1'],
     ['v1/me/hello', `{"fw":"${MARK}"}`],
     ['v1/me/data', `{"ts":1,"${MARK}":1}`],
+    ['v1/me/ack', `{"id":77,"st":"err","code":"${MARK}"}`],
+    ['v1/me/ack', `{"${MARK}":1}`],
+    ['v1/me/cfg', `{"v":0,"ok":false,"msg":"${MARK}"}`],
   ] as const;
   for (const [at, [topic, payload]] of messages.entries()) {
     const packet = { cmd: 'publish', topic, payload, qos: 1, dup: false, retain: false } as const;
@@ -100,6 +132,7 @@ async function makeTraffic(round: number): Promise<void> {
   const stranger = await openRaw(app.addresses.mqttUrl);
   stranger.sendBytes(Buffer.from(`GET /${MARK.repeat(20)} HTTP/1.1\r\n\r\n`));
   await stranger.closed;
+  await makeDownlinkTraffic(name);
   for (const [method, path] of [
     ['GET', `/${MARK}/${round}`],
     ['GET', `/api/v1/devices/${name}/readings?metric=${MARK}`],

@@ -247,7 +247,7 @@ describe('a message that cannot be stored', () => {
     expect(body.data.map(({ code }: { code: string }) => code).toReversed()).toEqual([
       'bad_json',
       'bad_name',
-      'unknown_channel',
+      'bad_type',
       'unknown_channel',
       'forbidden',
     ]);

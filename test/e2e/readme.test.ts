@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { nodeArguments } from '../../bench/program.ts';
+import { SimulatedFirmware } from '../../bench/simulated-firmware.ts';
 import { findFreePort } from '../../bench/tls-settings.ts';
 import { findPackageRoot } from '../../drizzle/package-root.ts';
 import { startTestApp, type TestApp } from '../support/app.ts';
@@ -10,16 +11,22 @@ const isComplete = ['mosquitto_pub', 'mosquitto_sub', 'curl', 'bash'].every((pro
   hasProgram(program, 'the tour of the README'),
 );
 
+const ESP32 = 'An ESP32: flash one string, first reading, first command';
+
 let app: TestApp;
 beforeAll(async () => {
   app = await startTestApp({ NOTIFY_PRIVATE_ADDRESSES: '127.0.0.1', NOTIFY_HTTP_ALLOWED: 'yes' });
 });
 afterAll(() => app.stop());
 
+async function chapterOf(chapter: string, page = 'README.md'): Promise<string> {
+  const text = await readFile(`${findPackageRoot()}/${page}`, 'utf8');
+  return text.split(/^## /m).find((part) => part.startsWith(`${chapter}\n`)) ?? '';
+}
+
 /** The shell blocks of a chapter, with the addresses and the folder of this test. */
-async function commandsOf(chapter: string): Promise<string[]> {
-  const readme = await readFile(`${findPackageRoot()}/README.md`, 'utf8');
-  const text = readme.split(/^## /m).find((part) => part.startsWith(`${chapter}\n`)) ?? '';
+async function commandsOf(chapter: string, page = 'README.md'): Promise<string[]> {
+  const text = await chapterOf(chapter, page);
   const mqttPort = new URL(app.addresses.mqttUrl).port;
   return [...text.matchAll(/```sh\n([\s\S]*?)```/g)].map((block) =>
     (block[1] ?? '')
@@ -44,7 +51,7 @@ describe.skipIf(!isComplete)('the tour of the README', { timeout: 100_000 }, () 
   it('works when it is pasted, and its commands answer what it says', async () => {
     const blocks = await commandsOf('A tour in 60 seconds');
     expect(blocks.length).toBeGreaterThan(4);
-    const more = await commandsOf('Five minutes more');
+    const more = await commandsOf('Five minutes more', 'docs/tour.md');
     expect(more.length).toBeGreaterThan(5);
     // With TimescaleDB the backup is pg_dump's.
     const isOwn = !app.testDatabase.database.capabilities.hypertables;
@@ -73,10 +80,11 @@ describe.skipIf(!isComplete)('the tour of the README', { timeout: 100_000 }, () 
     if (isOwn) expect(stdout).toContain('backup: ');
   });
 
-  it('shows an alert: fired, explained, told of, silenced and backtested', async () => {
+  it('shows an alert: fired, explained, looked for and told of', async () => {
     const [keys] = await commandsOf('A tour in 60 seconds');
     const blocks = await commandsOf('Alerts');
-    expect(blocks.length).toBeGreaterThan(8);
+    expect(blocks.length).toBeGreaterThan(5);
+    blocks.push(...(await commandsOf('Who is told of an alert', 'docs/tour.md')));
     const port = await findFreePort();
     const script = ['set -eu', `cd ${findPackageRoot()}`, keys, ...blocks]
       .join('\n')
@@ -93,8 +101,47 @@ describe.skipIf(!isComplete)('the tour of the README', { timeout: 100_000 }, () 
     expect(stdout).toMatch(/told: .*"kind":"alert".*"state":"firing".*"value":86/);
     expect(stdout).toMatch(/"name":"duty".*"told":true/);
     expect(stdout).toMatch(/"receiver":"duty".*"state":"sent"/);
-    expect(stdout).toMatch(/"result":.*"asked":\{"version":null.*"inForce":\{"version":1/);
-    expect(stdout).toContain('"mode":"enabled"');
     expect(stdout).toContain('"noData":"auto"');
+  });
+
+  it('shows a first reading, a first command and the fleet, with a board that obeys', async () => {
+    const [keys] = await commandsOf('A tour in 60 seconds');
+    const chapters = await Promise.all([commandsOf(ESP32), commandsOf('The fleet')]);
+    await app.api('POST', '/api/v1/devices', { device: 'sim-001', tags: ['simulated'] });
+    await app.api('POST', '/api/v1/devices', { device: 'boiler-7' });
+    await app.api('POST', '/api/v1/devices/boiler-7/keys', {});
+    const { mqttUrl } = app.addresses;
+    const board = new SimulatedFirmware({ access: { key: app.deviceKey }, mqttUrl });
+    board.start();
+    try {
+      await vi.waitFor(() => expect(board.isConnected).toBe(true), { timeout: 5000 });
+      board.publish({ temp: 20.25 });
+      const script = ['set -eu', `cd ${findPackageRoot()}`, keys, ...chapters.flat()].join('\n');
+      const { stdout } = await run('bash', ['-c', script], 60_000);
+      expect(stdout).not.toMatch(/"status":[45]/);
+      expect(stdout).toContain(app.deviceKey);
+      expect(stdout).toContain('"value":20.25');
+      expect(stdout).toMatch(/"args":\{"on":true\},"state":"succeeded","result":\{"on":true\}/);
+      expect(stdout).toMatch(/"desired":\{"every":60,"mode":"auto"\}/);
+      expect(stdout).toMatch(/"devices":1|sim-001/);
+      expect(stdout).toContain('"command":"sys.rekey"');
+      await vi.waitFor(() => {
+        expect(board.executed.map(({ cmd, args }) => [cmd, args['on']])).toEqual([
+          ['relay', true],
+          ['relay', false],
+        ]);
+        expect(board.configuration).toEqual({ every: 60, mode: 'auto' });
+      }, 10_000);
+    } finally {
+      await board.stop();
+    }
+  });
+});
+
+describe('the sketch of the README', () => {
+  it('is the one in the examples, which is checked against stub headers', async () => {
+    const path = `${findPackageRoot()}/firmware-protocol/examples/Basic/Basic.ino`;
+    const sketch = await readFile(path, 'utf8');
+    expect(await chapterOf(ESP32)).toContain(`\`\`\`cpp\n${sketch.trimEnd()}\n\`\`\``);
   });
 });

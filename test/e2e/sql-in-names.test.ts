@@ -90,6 +90,19 @@ describe('SQL', () => {
         ['POST', `/api/v1/devices/${inPath}/keys`, {}],
         ['DELETE', `/api/v1/devices/first/keys/${inPath}`, undefined],
         ['DELETE', `/api/v1/keys/${inPath}`, undefined],
+        ['POST', `/api/v1/devices/${inPath}/commands`, { command: 'relay' }],
+        ['GET', `/api/v1/devices/${inPath}/commands`, undefined],
+        ['GET', `/api/v1/commands/${inPath}`, undefined],
+        ['GET', `/api/v1/campaigns/${inPath}`, undefined],
+        ['GET', `/api/v1/devices/${inPath}/configuration`, undefined],
+        ['GET', `/api/v1/devices/first/configuration/versions/${inPath}`, undefined],
+        ['GET', `/api/v1/device-types/${inPath}/configuration`, undefined],
+        ['GET', `/api/v1/firmware/${inPath}`, undefined],
+        ['GET', `/api/v1/firmware-signers/${inPath}`, undefined],
+        ['GET', `/api/v1/updates/${inPath}`, undefined],
+        ['GET', `/api/v1/devices/${inPath}/updates`, undefined],
+        ['POST', `/api/v1/devices/${inPath}/keys/rotate`, {}],
+        ['POST', `/api/v1/claims/${inPath}/approve`, {}],
       ] as const) {
         expect(await statusOf(method, path, body), `${method} ${path}`).toBe(404);
       }
@@ -100,6 +113,29 @@ describe('SQL', () => {
       }
     }
     expect(await count('device')).toBe(1 + ATTACKS.length);
+    expect(await tables()).toEqual(before);
+  });
+
+  it('in commands, definitions and campaigns over HTTP is refused or kept as it is (I-12)', async () => {
+    for (const attack of ATTACKS) {
+      const commands = '/api/v1/devices/first/commands';
+      expect(await statusOf('POST', commands, { command: attack })).toBe(400);
+      const kept = { command: 'relay', args: { [attack]: attack } };
+      const made = await app.api('POST', commands, kept);
+      expect(made.status).toBe(202);
+      const path = `/api/v1/commands/${made.body.id}`;
+      expect((await app.api('GET', path)).body).toMatchObject(kept);
+      expect(await statusOf('DELETE', path)).toBe(200);
+      const targets = { tags: [attack.slice(0, 48)], types: [attack.slice(0, 48)] };
+      const campaign = { name: attack, targets, request: { command: 'relay' } };
+      // No device has the tag.
+      expect(await statusOf('POST', '/api/v1/campaigns', campaign)).toBe(400);
+      for (const list of ['commands', 'campaigns', 'configurations', 'firmware', 'claims']) {
+        const text = encodeURIComponent(attack);
+        expect(await statusOf('GET', `/api/v1/${list}?cursor=${text}`), list).toBe(400);
+        expect(await statusOf('GET', `/api/v1/${list}?state=${text}`), list).toBe(400);
+      }
+    }
     expect(await tables()).toEqual(before);
   });
 

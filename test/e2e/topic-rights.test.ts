@@ -5,7 +5,7 @@ import { eventually, startTestApp, type TestApp } from '../support/app.ts';
 import { connectRaw, type RawClient } from '../support/raw-client.ts';
 
 /** What becomes of a device's PUBLISH; all of them are acknowledged. */
-type Intake = 'stored' | 'taken' | 'unknown_channel' | 'forbidden';
+type Intake = 'stored' | 'taken' | 'forbidden';
 
 /** A line of the topic tree (firmware-protocol, section 3), written behind `v1/{organization}/{device}/`. */
 interface Line {
@@ -18,8 +18,7 @@ interface Line {
 }
 
 /**
- * Channels up that this version does not read are acknowledged and kept in quarantine. What is folded
- * into `data` (a metric of its own, SenML) has no stream; keys go between device and broker only.
+ * What is folded into `data` (a metric of its own, SenML) has no stream; keys go between device and broker only.
  */
 const TREE: readonly Line[] = [
   { rest: 'data', intake: 'stored', isRead: false, scope: 'data' },
@@ -28,9 +27,9 @@ const TREE: readonly Line[] = [
   { rest: 'event/door', intake: 'taken', isRead: false, scope: 'event' },
   { rest: 'log', intake: 'taken', isRead: false, scope: 'log' },
   { rest: 'hello', intake: 'taken', isRead: false, scope: 'raw' },
-  { rest: 'ack', intake: 'unknown_channel', isRead: false, scope: 'raw' },
-  { rest: 'cfg', intake: 'unknown_channel', isRead: false, scope: 'raw' },
-  { rest: 'key', intake: 'unknown_channel', isRead: false, scope: null },
+  { rest: 'ack', intake: 'taken', isRead: false, scope: 'raw' },
+  { rest: 'cfg', intake: 'taken', isRead: false, scope: 'raw' },
+  { rest: 'key', intake: 'taken', isRead: false, scope: null },
   { rest: 'in/cmd', intake: 'forbidden', isRead: true, scope: 'raw' },
   { rest: 'in/cfg', intake: 'forbidden', isRead: true, scope: 'raw' },
   { rest: 'in/hello', intake: 'forbidden', isRead: true, scope: null },
@@ -80,10 +79,16 @@ async function granted(client: RawClient, filters: readonly string[]): Promise<b
   }
 }
 
+const PAYLOADS: Readonly<Record<string, string>> = {
+  senml: '[{"n":"temp","v":21.5}]',
+  ack: '{"id":1,"st":"ok"}',
+  cfg: '{"v":1,"ok":true}',
+};
+
 function publishOf(topic: string, messageId: number): IPublishPacket {
-  // A sample, an object, a hello: valid on each of the channels.
-  const sample = topic.endsWith('/senml') ? '[{"n":"temp","v":21.5}]' : '{"temp":21.5}';
-  const payload = topic.includes('/data/') ? '21.5' : sample;
+  const word = topic.split('/').findLast((level) => level in PAYLOADS) ?? '';
+  // A sample is an object, a hello, a request for a key too.
+  const payload = topic.includes('/data/') ? '21.5' : (PAYLOADS[word] ?? '{"temp":21.5}');
   return { cmd: 'publish', topic, payload, qos: 1, messageId, dup: false, retain: false };
 }
 
@@ -165,11 +170,12 @@ describe('an integrator', () => {
     expect(await granted(client, foreign)).toEqual(foreign.map(() => false));
   });
 
-  it('with every scope publishes to no topic: the connection ends without PUBACK (A-02)', async () => {
+  it('with every scope publishes to no topic but commands: the connection ends without PUBACK (A-02)', async () => {
     const body = { name: 'all', scopes: SCOPES, devices: null, expiresAt: null };
     const { key } = (await app.api('POST', '/api/v1/keys', body)).body;
     const before = await quarantined('first');
-    for (const topic of [...ofTree('v1/demo/first/'), 'v1/demo/_/usage', 'v1/me/data']) {
+    const others = ofTree('v1/demo/first/').filter((topic) => !topic.includes('/do/'));
+    for (const topic of [...others, 'v1/demo/_/usage', 'v1/me/data', 'v1/other/first/do/reboot']) {
       const client = await enter(key);
       client.send(publishOf(topic, 1));
       await client.closed;
@@ -180,5 +186,20 @@ describe('an integrator', () => {
       const { body: page } = await app.api('GET', '/api/v1/devices/first/readings');
       return (page.data as unknown[]).length === 0;
     });
+  });
+
+  it('publishes commands with the scope cmd:write, and with no other (A-02)', async () => {
+    for (const scope of SCOPES) {
+      const client = await enter(await integratorKey(scope));
+      client.send(publishOf('v1/demo/first/do/relay', 1));
+      if (scope === 'cmd:write') {
+        expect(await client.next()).toMatchObject({ cmd: 'puback', messageId: 1 });
+      } else {
+        await client.closed;
+        expect(client.received, scope).toEqual([]);
+      }
+    }
+    const { body } = await app.api('GET', '/api/v1/devices/first/commands');
+    expect(body.data).toMatchObject([{ command: 'relay', origin: 'mqtt', state: 'published' }]);
   });
 });

@@ -10,6 +10,8 @@ import { revisionOf } from '../../ingest/quarantine-row.ts';
 import { makeKey } from '../../firmware-protocol/keys.ts';
 import { HOT_RULE, insertAlert } from '../support/alerts.ts';
 import { createTestApi, type TestApi } from '../support/api.ts';
+import { downlinkRequest, type DownlinkRequest } from '../support/downlink-requests.ts';
+import { insertDownlinkRows } from '../support/downlink-rows.ts';
 import { notifyBody, notifyPath } from '../support/notify-requests.ts';
 import { ensureDays, ensureMetric, insertReading } from '../support/readings.ts';
 
@@ -98,11 +100,21 @@ async function pathOf({ method, path }: Route): Promise<string> {
     .replace('{silenceId}', path.endsWith('/expire') ? expiringId : silenceId);
 }
 
+/** A request that is answered as its route says. */
+async function requestFor(
+  route: Route,
+): Promise<Pick<DownlinkRequest, 'path' | 'body' | 'headers'>> {
+  const ofDownlink = await downlinkRequest(t, route);
+  if (ofDownlink === null) return { path: await pathOf(route), body: await bodyFor(route) };
+  const isRead = route.method === 'GET' || route.method === 'DELETE';
+  return isRead ? { ...ofDownlink, body: undefined } : ofDownlink;
+}
+
 describe('every route of the table', () => {
-  it('is public or for admin keys, and only operation is public', () => {
+  it('is public or for admin keys, and only operation and signed links are public', () => {
     expect(t.api.routes.length).toBeGreaterThan(15);
-    for (const { role, tag } of t.api.routes) {
-      expect(role === 'public').toBe(tag === 'operation');
+    for (const { role, tag, path } of t.api.routes) {
+      expect(role === 'public', path).toBe(tag === 'operation' || path === '/fw/{link}');
     }
   });
 
@@ -128,15 +140,12 @@ describe('every route of the table', () => {
     const routes = t.api.routes.filter(({ path }) => path.includes('{device}'));
     expect(routes.length).toBeGreaterThanOrEqual(10);
     for (const route of routes) {
-      const answer = await t.send(
-        route.method,
-        await pathOf(route),
-        await bodyFor(route),
-        t.other.adminKey,
-      );
+      const { path, body, headers } = await requestFor(route);
+      const answer = await t.send(route.method, path, body, t.other.adminKey, headers);
+      const code = route.path.includes('{commandId}') ? 'COMMAND_NOT_FOUND' : 'DEVICE_NOT_FOUND';
       expect(answer, `${route.method} ${route.path}`).toMatchObject({
         status: 404,
-        body: { code: 'DEVICE_NOT_FOUND' },
+        body: { code },
       });
     }
     const ofIntegrators = t.api.routes.filter(({ path }) => path === '/api/v1/keys/{keyId}');
@@ -361,17 +370,26 @@ describe('answers', () => {
       `INSERT INTO device_presence VALUES ($1, $2, 'online', now(), now(), 1, '203.0.113.7', $3)`,
       [deviceId, organizationId, { fw: '1.4.2' }],
     );
+    await insertDownlinkRows(database.pool, { organizationId, deviceId, value: 1 });
     const order = ['GET', 'PUT', 'POST', 'PATCH', 'DELETE'];
     const routes = t.api.routes.toSorted(
       (a, b) => order.indexOf(a.method) - order.indexOf(b.method) || b.path.length - a.path.length,
     );
     for (const route of routes) {
+      // Bytes, and nothing without the code of a link.
+      if (route.path === '/fw/{link}') continue;
       const key = route.role === 'device' ? deviceKey : t.acme.adminKey;
+      // What is listed is of the device that has something of everything.
+      const isList = route.method === 'GET' && !/Id\}|\{type\}|\}$/.test(route.path);
+      const asked = isList
+        ? { path: await pathOf(route), body: undefined }
+        : await requestFor(route);
       const { status, body } = await t.send(
         route.method,
-        await pathOf(route),
-        await bodyFor(route),
+        asked.path,
+        asked.body,
         key,
+        'headers' in asked ? asked.headers : {},
       );
       const answer = route.answers[status];
       expect(answer, `${route.method} ${route.path}: ${status}`).toBeDefined();

@@ -191,6 +191,9 @@ describe('routes of keys', () => {
       state: 'active',
       createdAt: expect.stringMatching(TIME) as string,
       lastUsedAt: null,
+      expiresAt: null,
+      activatedAt: null,
+      replacesKeyId: null,
       revokedAt: null,
     });
     const list = await t.send('GET', '/api/v1/devices/keyed/keys');

@@ -21,6 +21,8 @@ import { writeAudit } from '../../registry/audit.ts';
 import { createRegistry } from '../../registry/registry.ts';
 import { newReceiver } from '../support/notify-requests.ts';
 import { testNotifyStores } from '../support/notify.ts';
+import { claimKeyBody, signerBody } from '../support/downlink-requests.ts';
+import { createTestDownlink } from '../support/downlink.ts';
 import { createTestApi, type TestApi, NO_GUARD } from '../support/api.ts';
 import { registryLimits } from '../support/registry.ts';
 
@@ -71,6 +73,7 @@ async function createApiWithoutDatabase(replaced: Partial<ApiDeps> = {}): Promis
       log,
     }),
     ...createRuleParts(loadConfig({}), { database, log, now: Date.now }),
+    ...createTestDownlink(database, registry).downlink.desk,
     notify: testNotifyStores(database, Date.now),
     now: Date.now,
     packetBytesMax: 65_536,
@@ -151,21 +154,43 @@ describe('a database that is away', () => {
         ['/api/v1/notification-routes/{routeId}', A_ROUTE],
         ['/api/v1/notifications/preview', { labels: {} }],
         ['/api/v1/notification-policy', { stopped: true }],
+        ['/api/v1/devices/{device}/commands', { command: 'relay' }],
+        ['/api/v1/commands/{commandId}/approve', {}],
+        ['/api/v1/command-definitions/{type}/{command}', {}],
+        ['/api/v1/admin-keys', { name: 'x' }],
+        ['/api/v1/devices/batch', { devices: ['x'] }],
+        ['/api/v1/devices/{device}/keys/rotate', {}],
+        ['/api/v1/claim-keys', claimKeyBody()],
+        ['/api/v1/claim-keys/{keyId}', { quota: 2 }],
+        ['/api/v1/campaigns', { name: 'x', targets: { all: true }, request: { command: 'relay' } }],
+        ['/api/v1/device-types/{type}/configuration', { defaults: {} }],
+        ['/api/v1/firmware', {}],
+        ['/api/v1/firmware-signers', signerBody()],
+        ['/api/v1/devices/{device}/updates', { firmware: AN_ID }],
+      ]);
+      const names = new Map([
+        ['keyId', 'A1b2C3d4'],
+        ['device', 'A1b2C3d4'],
+        ['type', 'boiler'],
+        ['command', 'relay'],
+        ['version', '1'],
       ]);
       const body = bodies.get(path) ?? { displayName: 'x' };
       const queries = new Map<string, string>([
         ['GET /api/v1/diagnostics', '?address=203.0.113.7'],
         ['DELETE /api/v1/quarantine', '?code=rate'],
         ['GET /api/v1/rules/{ruleId}/why-not', '?device=mine'],
+        ['POST /api/v1/firmware', '?model=thermo-1&version=1.0.0'],
         ['POST /api/v1/import', '?format=ndjson&source=x'],
       ]);
       const query = queries.get(`${method} ${path}`) ?? '';
       const answer = await fetch(
-        `http://127.0.0.1:${port}${path.replace(/\{(\w+)\}/g, (_all, name: string) => (name === 'keyId' || name === 'device' ? 'A1b2C3d4' : AN_ID))}${query}`,
+        `http://127.0.0.1:${port}${path.replace(/\{(\w+)\}/g, (_all, name: string) => names.get(name) ?? AN_ID)}${query}`,
         {
           method,
           headers: {
             authorization: `Bearer ${t.acme.adminKey}`,
+            'if-match': '*',
             ...(isWrite ? { 'content-type': 'application/json' } : {}),
           },
           ...(isWrite ? { body: JSON.stringify(body) } : {}),

@@ -98,6 +98,7 @@ describe('a rule', () => {
       annotations: HOT_RULE.annotations,
       suppressedBy: [],
       noiseBudgetPerDay: null,
+      actions: [],
       createdAt: expect.stringMatching(TIME) as string,
       updatedAt: expect.stringMatching(TIME) as string,
       suspendedAt: null,

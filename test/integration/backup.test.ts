@@ -20,6 +20,7 @@ import {
   type EmptyDatabase,
   type TestDatabase,
 } from '../support/database.ts';
+import { DOWNLINK_TABLES, insertDownlinkRows } from '../support/downlink-rows.ts';
 
 const NEVER = new AbortController().signal;
 const quiet = { signal: NEVER, onProgress: () => undefined };
@@ -63,6 +64,9 @@ async function fill(url: string): Promise<void> {
       VALUES (gen_random_uuid(), 1, 1, now(), 't', 'c', '', '\\x000102ff');
   `,
   );
+  const pool = new pg.Pool({ connectionString: url, max: 1 });
+  await insertDownlinkRows(pool, { organizationId: 1, deviceId: 2, value: 1 });
+  await pool.end();
   const [kind] = await query(url, `SELECT relkind FROM pg_class WHERE oid = 'reading'::regclass`);
   if (kind?.['relkind'] === 'p') {
     await query(
@@ -132,6 +136,31 @@ describe('a backup', () => {
       const report = await restoreBackup(url, { ...quiet, file });
       expect(report.rows).toMatchObject({ reading: 20_000, device: 90, organization: 2 });
       expect(await contents(url)).toEqual(await contents(source.url));
+    });
+  });
+
+  it('brings commands, configuration, keys, campaigns and firmware along, an image to the byte (D-17)', async () => {
+    await inEmptyDatabase(async ({ url }) => {
+      const { rows } = await restoreBackup(url, { ...quiet, file });
+      expect(rows).toMatchObject(
+        Object.fromEntries(DOWNLINK_TABLES.map((table) => [table, expect.any(Number) as number])),
+      );
+      for (const table of DOWNLINK_TABLES) expect(rows[table], table).toBeGreaterThan(0);
+      const [image] = await query(
+        url,
+        `SELECT content, sha256(content) = sha256 AS is_whole, byte_count
+         FROM firmware_part JOIN firmware_image USING (firmware_id)`,
+      );
+      expect(image).toEqual({
+        content: Buffer.from(Array.from({ length: 256 }, (_, at) => at)),
+        is_whole: true,
+        byte_count: 256,
+      });
+      // The next command of the queue stands behind those that were there.
+      const numbers = `SELECT max(queue_number)::int4 AS last, nextval(
+        pg_get_serial_sequence('command', 'queue_number'))::int4 AS next FROM command`;
+      const [queue] = await query(url, numbers);
+      expect(Number(queue?.['next'])).toBeGreaterThan(Number(queue?.['last']));
     });
   });
 

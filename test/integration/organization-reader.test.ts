@@ -13,6 +13,7 @@ const VIEWS = [
   'v_own_reading_1h',
   'v_own_reading_1d',
   'v_own_alert_history',
+  'v_own_command',
 ];
 
 let test: TestDatabase;
@@ -33,6 +34,7 @@ beforeAll(async () => {
     const metricId = await ensureMetric(database, author.organizationId, 'temp');
     await insertReading(database, { deviceId, metricId, time: '2026-11-21 08:00Z', value: 1 });
     await insertAlert(author.organizationId, deviceId);
+    await insertCommand(author.organizationId, deviceId);
   }
   // As docs/integrators.md has it.
   await database.pool.query(
@@ -62,6 +64,16 @@ async function insertAlert(organizationId: number, deviceId: number): Promise<vo
        value, labels, annotations, active_at, fired_at, changed_at)
      SELECT gen_random_uuid(), $1, rule_id, 1, $2, 'firing', 'high', 81.5, '{}', '{}',
        '2026-11-21 08:00Z', '2026-11-21 08:00:02Z', '2026-11-21 08:00:02Z' FROM rule`,
+    [organizationId, deviceId],
+  );
+}
+
+async function insertCommand(organizationId: number, deviceId: number): Promise<void> {
+  await test.database.pool.query(
+    `INSERT INTO command (command_id, organization_id, device_id, name, args, state, is_retry_safe,
+       created_at, expires_at, ended_at, is_late, origin, actor, code)
+     VALUES (gen_random_uuid(), $1, $2, 'relay', '{"on":true}', 'failed', false,
+       '2026-11-21 08:00Z', '2026-11-22 08:00Z', '2026-11-21 08:00:02Z', true, 'api', 'Ada', 'jam')`,
     [organizationId, deviceId],
   );
 }
@@ -106,6 +118,10 @@ describe('a role of Grafana (A-03)', () => {
     'SELECT FROM v_reading',
     'SELECT FROM reading',
     'SELECT FROM device',
+    'SELECT FROM command',
+    'SELECT FROM v_command',
+    'SELECT command_queue_lock(NULL)',
+    'SELECT content FROM firmware_part',
     'SELECT FROM organization_reader',
     'UPDATE organization_reader SET organization_id = 1',
     `INSERT INTO organization_reader VALUES (session_user, 1)`,
@@ -152,6 +168,40 @@ describe('the views', () => {
     ]);
   });
 
+  it('show a command at the time at which it was asked for, with names', async () => {
+    const { rows } = await client.query('SELECT * FROM v_own_command');
+    expect(rows).toMatchObject([
+      {
+        time: new Date('2026-11-21T08:00:00Z'),
+        organization: 'acme',
+        device: 'device-of-acme',
+        command: 'relay',
+        args: { on: true },
+        state: 'failed',
+        origin: 'api',
+        actor: 'Ada',
+        code: 'jam',
+        is_late: true,
+        started_at: null,
+        ended_at: new Date('2026-11-21T08:00:02Z'),
+      },
+    ]);
+  });
+
+  it('do not show the link of an update, which whoever reads it could fetch the image with [A-15]', async () => {
+    const { pool } = test.database;
+    await pool.query(
+      `INSERT INTO command (command_id, organization_id, device_id, name, args, state, is_retry_safe,
+         expires_at, origin, actor)
+       SELECT gen_random_uuid(), organization_id, device_id, 'sys.ota',
+         '{"ver":"1.4.3","url":"https://a/fw/x?t=secret"}', 'published', false, now(), 'update', 'Ada'
+       FROM device WHERE slug = 'device-of-acme'`,
+    );
+    const { rows } = await client.query(`SELECT args FROM v_own_command WHERE command = 'sys.ota'`);
+    await pool.query(`DELETE FROM command WHERE name = 'sys.ota'`);
+    expect(rows).toEqual([{ args: { ver: '1.4.3' } }]);
+  });
+
   it.each([
     ['v_own_reading', 'v_reading'],
     ['v_own_latest', 'v_latest'],
@@ -160,6 +210,7 @@ describe('the views', () => {
     ['v_own_reading_1h', 'v_reading_1h'],
     ['v_own_reading_1d', 'v_reading_1d'],
     ['v_own_alert_history', 'v_alert_history'],
+    ['v_own_command', 'v_command'],
   ])('%s has the columns of %s', async (own, all) => {
     const fields = async (view: string): Promise<string[]> => {
       const { fields } = await test.database.pool.query(`SELECT * FROM ${view} LIMIT 0`);

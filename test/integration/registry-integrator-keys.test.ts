@@ -201,6 +201,8 @@ describe('integrator keys', () => {
       log: pino({ level: 'silent' }),
       now: () => nowMs,
       onUsed: () => undefined,
+      activate: () => Promise.resolve(),
+      onRetiringUsed: () => undefined,
       onVerdict: () => (queries += 1),
     });
     expect(await verifier.verify(made.key)).toMatchObject({ ok: true });

@@ -8,6 +8,11 @@ import { insertKey } from '../../registry/api-keys.ts';
 import { HOT_RULE, insertAlert } from '../support/alerts.ts';
 import { eventually } from '../support/eventually.ts';
 import { createTestApi, type TestApi } from '../support/api.ts';
+import {
+  claimKeyBody,
+  downlinkRequest,
+  type DownlinkRequest,
+} from '../support/downlink-requests.ts';
 import { notifyBody, notifyPath } from '../support/notify-requests.ts';
 
 /** What stands in quarantine. */
@@ -42,12 +47,16 @@ const PUBLIC_PATHS = [
   '/health/ready',
   '/metrics',
   '/openapi.json',
+  // The code in the link is the right: an HMAC for one device, one update and some time.
+  '/fw/{link}',
 ] as const;
 
-type Caller = 'none' | 'device' | 'integrator' | 'admin' | 'foreign admin' | 'revoked admin';
+type Caller =
+  'none' | 'device' | 'claim' | 'integrator' | 'admin' | 'foreign admin' | 'revoked admin';
 const CALLERS: readonly Caller[] = [
   'none',
   'device',
+  'claim',
   'integrator',
   'admin',
   'foreign admin',
@@ -76,6 +85,7 @@ beforeAll(async () => {
   keys = {
     none: null,
     device: (await t.send('POST', '/api/v1/devices/kept/keys')).body.key,
+    claim: (await t.send('POST', '/api/v1/claim-keys', claimKeyBody('matrix'))).body.key,
     integrator: (await t.send('POST', '/api/v1/keys', READER)).body.key,
     admin: t.acme.adminKey,
     'foreign admin': t.other.adminKey,
@@ -104,10 +114,14 @@ async function revokedAdminKey(): Promise<string> {
   return key;
 }
 
+function nameOfDevice(): string {
+  made += 1;
+  return `d${made}`;
+}
+
 /** A request that nothing but rights can refuse: what it names exists, and its body is valid. */
 async function requestFor({ method, path }: Route): Promise<{ path: string; body: unknown }> {
-  made += 1;
-  const device = `d${made}`;
+  const device = nameOfDevice();
   if (/\{(?:device|alertId)\}|why-not/.test(path)) {
     await t.send('POST', '/api/v1/devices', { device });
   }
@@ -201,6 +215,8 @@ function bodyFor(method: Route['method'], path: string): unknown {
 
 /** The table of the documents: 401 without a key of the right kind that is in use, 404 for what is another's. */
 function expectedStatus({ method, path }: Route, caller: Caller): number {
+  // What anybody may ask for is nothing without the code of the link.
+  if (path === '/fw/{link}') return 400;
   if ((PUBLIC_PATHS as readonly string[]).includes(path)) return DONE[method];
   if (path === DEVICE_PATH) return caller === 'device' ? 200 : 401;
   if (caller !== 'admin' && caller !== 'foreign admin') return 401;
@@ -216,6 +232,17 @@ function expectedStatus({ method, path }: Route, caller: Caller): number {
   return caller === 'foreign admin' && isNamed ? 404 : done;
 }
 
+function downlinkStatus(
+  { done, foreign }: DownlinkRequest,
+  { role }: Route,
+  caller: Caller,
+): number {
+  if (role === 'public') return done;
+  if (role === 'device') return caller === 'device' ? done : 401;
+  if (caller === 'admin') return done;
+  return caller === 'foreign admin' ? foreign : 401;
+}
+
 /** So many integrator keys as this test makes are more than an organization may have. */
 async function forgetIntegratorKeys(): Promise<void> {
   await t.test.database.pool.query(
@@ -225,25 +252,59 @@ async function forgetIntegratorKeys(): Promise<void> {
 }
 
 describe('the rights of HTTP', () => {
-  it('are those of the documents, for every route and every kind of key (A-02)', async () => {
-    const wrong: string[] = [];
-    const paths = t.api.routes.filter(({ role }) => role === 'public').map(({ path }) => path);
-    expect(paths.toSorted()).toEqual(PUBLIC_PATHS.toSorted());
-    for (const route of t.api.routes) {
-      for (const caller of CALLERS) {
-        await forgetIntegratorKeys();
-        const { path, body } = await requestFor(route);
-        const { status } = await t.send(route.method, path, body, keys[caller]);
-        const expected = expectedStatus(route, caller);
-        if (status === expected) continue;
-        wrong.push(`${route.method} ${route.path}, ${caller}: ${status}, not ${expected}`);
+  it(
+    'are those of the documents, for every route and every kind of key (A-02)',
+    { timeout: 120_000 },
+    async () => {
+      const wrong: string[] = [];
+      const paths = t.api.routes.filter(({ role }) => role === 'public').map(({ path }) => path);
+      expect(paths.toSorted()).toEqual(PUBLIC_PATHS.toSorted());
+      for (const route of t.api.routes) {
+        for (const caller of CALLERS) {
+          await forgetIntegratorKeys();
+          const ofDownlink = await downlinkRequest(t, route);
+          const { path, body } = ofDownlink ?? (await requestFor(route));
+          const isRead = route.method === 'GET' || route.method === 'DELETE';
+          const sent = isRead ? undefined : body;
+          const { headers } = ofDownlink ?? {};
+          const { status } = await t.send(route.method, path, sent, keys[caller], headers);
+          const expected =
+            ofDownlink === null
+              ? expectedStatus(route, caller)
+              : downlinkStatus(ofDownlink, route, caller);
+          if (status === expected) continue;
+          wrong.push(`${route.method} ${route.path}, ${caller}: ${status}, not ${expected}`);
+        }
       }
+      expect(wrong).toEqual([]);
+    },
+  );
+
+  it('are nobody’s while the organization is suspended, and come back with it', async () => {
+    const { organizations } = t.registry;
+    const device = nameOfDevice();
+    await t.send('POST', '/api/v1/devices', { device });
+    const { key } = (await t.send('POST', `/api/v1/devices/${device}/keys`, {})).body;
+    const asked = [
+      ['/api/v1/device/commands', key, 403],
+      ['/api/v1/commands', t.acme.adminKey, 401],
+      ['/api/v1/configurations', t.acme.adminKey, 401],
+      ['/api/v1/campaigns', t.acme.adminKey, 401],
+      ['/api/v1/firmware', t.acme.adminKey, 401],
+      ['/api/v1/claims', keys.claim, 401],
+    ] as const;
+    await organizations.setSuspended(t.acme.author, true);
+    for (const [path, own, status] of asked) {
+      expect((await t.send('GET', path, undefined, own)).status, path).toBe(status);
     }
-    expect(wrong).toEqual([]);
+    await organizations.setSuspended(t.acme.author, false);
+    for (const [path, own] of asked.slice(0, -1)) {
+      expect((await t.send('GET', path, undefined, own)).status, path).toBe(200);
+    }
   });
 
   it('do not depend on how a method or a path is written (A-02)', async () => {
-    for (const caller of ['none', 'device', 'integrator', 'revoked admin'] as const) {
+    for (const caller of ['none', 'device', 'claim', 'integrator', 'revoked admin'] as const) {
       for (const { method, path } of [
         { method: 'HEAD', path: '/api/v1/devices' },
         { method: 'GET', path: '/api/v1/devices?limit=1' },

@@ -19,6 +19,7 @@ import { writeAudit } from '../../registry/audit.ts';
 import type { Registry } from '../../registry/registry.ts';
 import type { NotifyStores } from '../../rules/notify/stores.ts';
 import type { RuleStore } from '../../rules/rule-store.ts';
+import { createTestDownlink } from './downlink.ts';
 import { createTestDatabase, type TestDatabase } from './database.ts';
 import { testNotifyStores } from './notify.ts';
 import { createOrganization, createTestRegistry, type TestOrganization } from './registry.ts';
@@ -50,7 +51,13 @@ export interface TestApi {
   /** Everything that was logged. */
   readonly logged: string[];
   /** Sends a request with the admin key of `acme`, or with `key`; null sends none. */
-  send(method: string, path: string, body?: unknown, key?: string | null): Promise<ApiAnswer>;
+  send(
+    method: string,
+    path: string,
+    body?: unknown,
+    key?: string | null,
+    headers?: Readonly<Record<string, string>>,
+  ): Promise<ApiAnswer>;
   stop(): Promise<void>;
 }
 
@@ -118,6 +125,7 @@ export async function createTestApi(options: TestApiOptions = {}): Promise<TestA
   const now = options.now ?? Date.now;
   const ruleParts = createRuleParts(config, { database, log: silent, now }, options.ruleHooks);
   const notify = testNotifyStores(database, now);
+  const { downlink } = createTestDownlink(database, registry, options.settings);
   const reinjection = createReinjection(config, { database, ingest, keptMs: ageMaxMs });
   await watchQuarantine({ registry, ingest, log: silent });
   const api = await createApi({
@@ -132,6 +140,7 @@ export async function createTestApi(options: TestApiOptions = {}): Promise<TestA
     intake,
     imports,
     ...ruleParts,
+    ...downlink.desk,
     notify,
     now,
     packetBytesMax: config.PACKET_BYTES_MAX,
@@ -157,7 +166,8 @@ export async function createTestApi(options: TestApiOptions = {}): Promise<TestA
     other,
     checks: [],
     logged,
-    send: (method, path, body, key = acme.adminKey) => send(url + path, method, body, key),
+    send: (method, path, body, key = acme.adminKey, headers = {}) =>
+      send(url + path, method, body, key, headers),
     async stop() {
       await Promise.all([imports.stop(), api.close()]);
       await ingest.stop();
@@ -173,10 +183,12 @@ async function send(
   method: string,
   body: unknown,
   key: string | null,
+  headers: Readonly<Record<string, string>>,
 ): Promise<ApiAnswer> {
   const answer = await fetch(url, {
     method,
     headers: {
+      ...headers,
       ...(key === null ? {} : { authorization: `Bearer ${key}` }),
       ...(body === undefined ? {} : { 'content-type': 'application/json' }),
     },

@@ -40,6 +40,7 @@ export function definitionOf(when: unknown, levels: Watch['levels'] = []): RuleD
     annotations: {},
     suppressedBy: [],
     noiseBudgetPerDay: null,
+    actions: [],
   };
 }
 

@@ -11,6 +11,18 @@ export function hasProgram(program: string, leftOut: string): boolean {
   return isThere;
 }
 
+/**
+ * Whether a header of C is there, and with it a library. When not, says loudly which tests are left out
+ * and what brings it.
+ */
+export function hasHeader(header: string, debianPackage: string): boolean {
+  if (spawnSync('gcc', ['--version'], { stdio: 'ignore' }).error !== undefined) return false;
+  const include = spawnSync('gcc', ['-E', '-include', header, '-xc', '/dev/null']);
+  const isThere = include.status === 0;
+  if (!isThere) console.warn(`SKIPPED: a client over ${header}: ${debianPackage} is not installed`);
+  return isThere;
+}
+
 /** Runs a program to its end. Rejects when it fails, with what it printed. */
 export async function run(
   program: string,

@@ -6,6 +6,7 @@ import { organization } from '../../drizzle/schema.ts';
 import { inTransaction } from '../../drizzle/transaction.ts';
 import { insertKey } from '../../registry/api-keys.ts';
 import type { Author } from '../../registry/devices.ts';
+import type { KeySettings } from '../../registry/keys/key-parts.ts';
 import { createRegistry, type Registry } from '../../registry/registry.ts';
 
 /** Limits of a test's registry: small, so that a test can reach them. */
@@ -14,6 +15,17 @@ export const registryLimits = {
   deviceEventsQueueMax: 1000,
   retentionBounds: { max: { raw: 30, '1m': 90, '1h': 365, '1d': 3650 }, rawMin: 10 },
   deviceEventBounds: { ageMaxMs: 30 * 86_400_000, rowsPerDeviceMax: 5, unknownRowsMax: 20 },
+  keys: {
+    address: { host: 'iot.example.com', port: 8883, isEncrypted: true },
+    pendingMs: 86_400_000,
+    graceMs: 86_400_000,
+    reissueMs: 5000,
+    isPlainAllowed: false,
+    claimKeysMax: 5,
+    claimsWaitingMax: 3,
+    batchMax: 50,
+    now: () => Date.now(),
+  },
 };
 
 /** A registry on a test database, as the program makes it. Not started. */
@@ -21,6 +33,7 @@ export function createTestRegistry(
   database: Database,
   devicesMax = 1000,
   retentionBounds: RetentionBounds = registryLimits.retentionBounds,
+  keys: Partial<KeySettings> = {},
 ): Registry {
   return createRegistry({
     database,
@@ -29,6 +42,7 @@ export function createTestRegistry(
     devicesMax,
     databaseTimeoutMs: 5000,
     ...registryLimits,
+    keys: { ...registryLimits.keys, ...keys },
     retentionBounds,
   });
 }

@@ -12,6 +12,7 @@ import type { Session } from '../../broker/session.ts';
 const DEVICE = {
   kind: 'device' as const,
   keyId: 'A1b2C3d4',
+  expiresAt: null,
   organization: 'acme',
   organizationId: 1,
   device: 'boiler-7',
@@ -23,6 +24,14 @@ function createDevice(wanted: Set<string>) {
   const accepted: DevicePublication[] = [];
   const sent: OutgoingMessage[] = [];
   const asked: string[] = [];
+  const answers: [string, unknown, () => void][] = [];
+  const told: [string, unknown][] = [];
+  const refused: string[] = [];
+  const closed: string[] = [];
+  const state = { isQuarantined: false };
+  let acknowledged = 0;
+  const answered = (channel: string, answer: unknown): Promise<void> =>
+    new Promise((resolve) => void answers.push([channel, answer, resolve]));
   const fanOut = {
     generation: 1,
     isWanted(topic: string) {
@@ -38,28 +47,48 @@ function createDevice(wanted: Set<string>) {
     ingest: {
       openLane: () => 'lane',
       closeLane: () => undefined,
+      isQuarantined: () => state.isQuarantined,
       accept(_lane: unknown, publication: DevicePublication) {
         accepted.push(publication);
         return true;
       },
     },
     fanOut,
+    answers: {
+      acknowledged: (_device: unknown, ack: unknown) => answered('ack', ack),
+      reported: (_device: unknown, report: unknown) => answered('cfg', report),
+      async keyRequested(_device: unknown, request: unknown, isPrivate: boolean) {
+        await answered('key', { ...(request as object), isPrivate });
+        return { st: 'no', code: 'unasked' };
+      },
+    },
     opened: () => undefined,
+    refused: (_session: unknown, code: string) => void refused.push(code),
   } as unknown as DeviceParts;
   const client = new DeviceClient(DEVICE, 60, parts);
-  client.opened({ peer: { address: '192.0.2.7' } } as unknown as Session);
+  client.opened({
+    peer: { address: '192.0.2.7', transport: 'tcp' },
+    send: (topic: string, message: unknown) => void told.push([topic, message]),
+    close: (reason: string) => void closed.push(reason),
+  } as unknown as Session);
   return {
     accepted,
     sent,
     asked,
     fanOut,
-    publish(topic: string, qos: 0 | 1 = 1) {
+    answers,
+    told,
+    refused,
+    closed,
+    state,
+    acknowledgedCount: () => acknowledged,
+    publish(topic: string, qos: 0 | 1 = 1, payload = 'x') {
       const message: IncomingMessage = {
         topic,
-        payload: Buffer.from('x'),
+        payload: Buffer.from(payload),
         qos,
         retain: false,
-        acknowledge: () => undefined,
+        acknowledge: () => void (acknowledged += 1),
       };
       client.take(client.authorize(topic) as Intake, message);
       return accepted.at(-1) as DevicePublication;
@@ -75,6 +104,9 @@ describe('a topic of a device', () => {
     ['event/door', 'event', 'door'],
     ['log', 'log', null],
     ['hello', 'hello', null],
+    ['ack', 'ack', null],
+    ['cfg', 'cfg', null],
+    ['key', 'key', null],
   ])('%s is read as %s of %s', (rest, channel, name) => {
     for (const root of ['v1/me/', 'v1/acme/boiler-7/']) {
       const word = rest.split('/')[0];
@@ -85,11 +117,6 @@ describe('a topic of a device', () => {
         word,
       });
     }
-  });
-
-  it.each(['ack', 'cfg', 'key'])('%s is acknowledged and not read yet', (rest) => {
-    const intake = deviceIntake(`v1/me/${rest}`, DEVICE)?.intake;
-    expect(intake).toMatchObject({ channel: 'refused', refusal: { code: 'unknown_channel' } });
   });
 });
 
@@ -131,5 +158,69 @@ describe('a publication of a device', () => {
     device.fanOut.generation += 1;
     expect(device.publish('v1/me/data', 0).isWanted()).toBe(true);
     expect(device.asked).toHaveLength(2);
+  });
+});
+
+describe('an answer of a device', () => {
+  const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+  it.each([
+    ['ack', '{"id":7,"st":"ok"}', { id: 7, st: 'ok' }],
+    ['cfg', '{"v":3,"ok":true}', { v: 3, ok: true }],
+  ])('on %s is acknowledged once it is stored, and then shown', async (channel, payload, read) => {
+    const topic = `v1/acme/boiler-7/${channel}`;
+    const device = createDevice(new Set([topic]));
+    device.publish(`v1/me/${channel}`, 1, payload);
+    const [answer] = device.answers;
+    expect(answer?.slice(0, 2)).toEqual([channel, read]);
+    await settle();
+    expect([device.acknowledgedCount(), device.sent]).toEqual([0, []]);
+    answer?.[2]();
+    await settle();
+    expect(device.acknowledgedCount()).toBe(1);
+    expect(device.sent).toEqual([{ topic, payload: Buffer.from(payload), qos: 1, retain: false }]);
+  });
+
+  it('on key is told to the device alone and shown to nobody', async () => {
+    const device = createDevice(new Set(['v1/acme/boiler-7/key', 'v1/acme/boiler-7/in/key']));
+    device.publish('v1/me/key', 1, '');
+    expect(device.answers[0]?.[1]).toEqual({ isPrivate: false });
+    device.answers[0]?.[2]();
+    await settle();
+    expect(device.told).toEqual([['v1/acme/boiler-7/in/key', { st: 'no', code: 'unasked' }]]);
+    expect([device.acknowledgedCount(), device.sent]).toEqual([1, []]);
+  });
+
+  it.each([
+    ['ack', '{"id":0,"st":"ok"}', 'bad_type'],
+    ['ack', '{"id":1,"st":"maybe"}', 'bad_type'],
+    ['ack', '{"id":1', 'bad_json'],
+    ['cfg', '{"v":1}', 'bad_type'],
+    ['key', '[]', 'bad_type'],
+  ])('on %s that cannot be read, %s, goes to quarantine as %s', (channel, payload, code) => {
+    const device = createDevice(new Set());
+    const publication = device.publish(`v1/me/${channel}`, 1, payload);
+    expect(publication).toMatchObject({ channel: 'refused', word: channel, refusal: { code } });
+    expect(device.answers).toEqual([]);
+  });
+
+  it('of a device in quarantine is believed by nobody, and kept', () => {
+    const device = createDevice(new Set());
+    device.state.isQuarantined = true;
+    const publication = device.publish('v1/me/ack', 1, '{"id":7,"st":"ok"}');
+    expect(publication).toMatchObject({ channel: 'refused', refusal: { code: 'forbidden' } });
+    expect(device.answers).toEqual([]);
+  });
+
+  it('beyond a hundred at once is lost at QoS 0 and ends the connection at QoS 1', () => {
+    const device = createDevice(new Set());
+    for (let count = 0; count < 100; count += 1) {
+      device.publish('v1/me/ack', 0, '{"id":7,"st":"run"}');
+    }
+    expect([device.answers.length, device.refused]).toEqual([100, []]);
+    device.publish('v1/me/ack', 0, '{"id":7,"st":"run"}');
+    expect([device.answers.length, device.refused, device.closed]).toEqual([100, ['rate'], []]);
+    device.publish('v1/me/ack', 1, '{"id":7,"st":"run"}');
+    expect([device.answers.length, device.closed]).toEqual([100, ['rate']]);
   });
 });

@@ -708,7 +708,7 @@ describe('Greetings', () => {
     session: { send: (topic: string, message: object) => void sent.push([topic, message]) },
     storedSequence,
   });
-  const waiting = { commands: () => 2, configVersion: () => 7 };
+  const waiting = async () => ({ commands: 2, configVersion: 7 });
   const topic = 'v1/acme/d1/in/hello';
 
   it('greets 20 ms after a subscription, once for several, without an uptime nobody said', async () => {

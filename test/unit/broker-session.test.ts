@@ -17,6 +17,7 @@ const PRINCIPAL = {
   deviceId: 1,
   device: 'first',
   keyId: 'A1b2C3d4',
+  expiresAt: null,
 };
 
 /** The parts of a session that time has to do with. */

@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import { z } from 'zod';
 import {
   deviceNameSchema,
   metricNameSchema,
@@ -8,7 +7,6 @@ import {
   RESERVED_MEMBERS,
   RESERVED_ORGANIZATIONS,
 } from '../../firmware-protocol/contract.ts';
-import { dataPayloadSchema, scalarPayloadSchema } from '../../firmware-protocol/payload-schema.ts';
 
 const hostile = [
   '',
@@ -70,10 +68,5 @@ describe('names', () => {
 describe('contract', () => {
   it('cuts what a refusal says to 100 characters', () => {
     expect(new Refusal('bad_json', 'x'.repeat(300)).detail).toHaveLength(100);
-  });
-
-  it('can be written as JSON Schema', () => {
-    expect(JSON.stringify(z.toJSONSchema(dataPayloadSchema))).toContain('"ts":{"type":"number"}');
-    expect(JSON.stringify(z.toJSONSchema(scalarPayloadSchema))).toContain('"boolean"');
   });
 });

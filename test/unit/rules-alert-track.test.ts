@@ -43,6 +43,7 @@ function ruleOf({ forS = 0, keepS = 0, operands = 1, more = {} }: RuleParts): Co
     annotations: { summary: '{{device}} is at {{value}} ({{severity}})' },
     suppressedBy: [],
     noiseBudgetPerDay: null,
+    actions: [],
   };
   return {
     ruleId: 11,

@@ -162,6 +162,7 @@ describe('a rule', () => {
       annotations: { summary: '{{device}} is at {{value}} °C' },
       suppressedBy: [],
       noiseBudgetPerDay: null,
+      actions: [],
     });
   });
 
@@ -205,7 +206,7 @@ describe('a rule', () => {
       'levels.0.when.all': expect.any(String) as string,
       for: expect.stringContaining('must be a duration') as string,
       more: expect.stringMatching(
-        /^is not known here; known are name, .*, noiseBudgetPerDay$/,
+        /^is not known here; known are name, .*, noiseBudgetPerDay, actions$/,
       ) as string,
       'scope.device': 'is not known here; known are devices, tags, types',
     });

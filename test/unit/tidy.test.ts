@@ -4,11 +4,15 @@ import { fileURLToPath } from 'node:url';
 import { Registry } from 'prom-client';
 import { describe, expect, it } from 'vitest';
 import { createApiMetrics } from '../../api/metrics.ts';
+import { CampaignMetrics } from '../../commands/campaign/metrics.ts';
+import { CommandMetrics } from '../../commands/metrics.ts';
 import { createGateMetrics } from '../../broker/gate/gate-metrics.ts';
 import { registerStoreMetrics, StoreTotals } from '../../broker/store/disk-metrics.ts';
 import { createBrokerMetrics } from '../../broker/metrics.ts';
 import { createPresenceMetrics } from '../../broker/presence/presence-metrics.ts';
 import { FanOutMetrics } from '../../broker/outgoing/fan-out-metrics.ts';
+import { registerDeskMetrics } from '../../commands/desk-metrics.ts';
+import { ConfigurationMetrics } from '../../configuration/metrics.ts';
 import { CONFIG_DOCUMENTS } from '../../docs/config-docs.ts';
 import { readJournal } from '../../drizzle/migrate.ts';
 import { REFUSAL_CODES } from '../../firmware-protocol/contract.ts';
@@ -19,7 +23,10 @@ import { IngestMetrics } from '../../ingest/metrics.ts';
 import { QuarantineMetrics } from '../../ingest/quarantine-pruning.ts';
 import { registerSpoolMetrics, SpoolTotals } from '../../ingest/spool/spool-metrics.ts';
 import { NotifyMetrics } from '../../rules/notify/metrics.ts';
+import { OtaMetrics } from '../../ota/metrics.ts';
+import { createKeyMetrics } from '../../registry/keys/metrics.ts';
 import { createDeviceEventMetrics, createRegistryMetrics } from '../../registry/metrics.ts';
+import { ActionMetrics } from '../../rules/action/action-metrics.ts';
 import { AlertLogMetrics } from '../../rules/log/alert-log-metrics.ts';
 import { DeviceLoadMetrics } from '../../rules/evaluation/device-load-metrics.ts';
 import { RuleCounters, registerRuleMetrics } from '../../rules/evaluation/metrics.ts';
@@ -39,7 +46,8 @@ describe('documents', () => {
   });
 
   it('list every error code with its HTTP status, and no other', () => {
-    const classes = read('errors.ts') + read('rule-errors.ts');
+    const files = ['errors.ts', 'rule-errors.ts', 'command-errors.ts', 'ota-errors.ts'];
+    const classes = files.map(read).join('');
     const inCode = [
       ...classes.matchAll(/readonly code = '([A-Z_]+)';\s+readonly status(?:: number;| = (\d+);)/g),
     ].map(([, code = '', status = 'varies']) => [code, status] as const);
@@ -113,7 +121,7 @@ describe('documents', () => {
     const known = new Set(read('.env.example').match(/^#[A-Z_]+(?==)/gm));
     const named = PAGES.flatMap((page) => [
       ...read(page).matchAll(
-        /`([A-Z]+_[A-Z_]+_(?:MAX|S|D|MS|PORT|HOST|FILE)|DATA_DIR|(?:MQTTS?|HTTP)_[A-Z]+)`/g,
+        /`((?!FP_)[A-Z]+_[A-Z_]+_(?:MAX|S|D|MS|PORT|HOST|FILE)|DATA_DIR|(?:MQTTS?|HTTP)_[A-Z]+)`/g,
       ),
     ]).map(([, name]) => `#${name}`);
     expect(named.length).toBeGreaterThan(20);
@@ -206,15 +214,20 @@ const IMPORTS: Readonly<Record<string, readonly string[]>> = {
   registry: ['firmware-protocol', 'drizzle'],
   rules: ['firmware-protocol', 'drizzle'],
   commands: ['firmware-protocol', 'drizzle'],
-  api: ['firmware-protocol', 'registry', 'ingest', 'rules', 'commands'],
+  configuration: ['firmware-protocol', 'drizzle'],
+  ota: ['firmware-protocol', 'drizzle'],
+  api: ['firmware-protocol', 'registry', 'ingest', 'rules', 'commands', 'configuration', 'ota'],
   docs: ['config.ts'],
   'errors.ts': [],
   'rule-errors.ts': ['errors.ts'],
+  'command-errors.ts': ['errors.ts'],
+  'ota-errors.ts': ['errors.ts'],
   'log.ts': [],
   'deadline-heap.ts': [],
   'scraped-metrics.ts': [],
-  'config.ts': ['config-rules.ts', 'config-faults.ts'],
+  'config.ts': ['config-rules.ts', 'config-commands.ts', 'config-faults.ts'],
   'config-rules.ts': [],
+  'config-commands.ts': [],
   'config-faults.ts': [],
   'banner.ts': ['config.ts', 'app.ts'],
   'main.ts': ['app.ts', 'banner.ts', 'config.ts'],
@@ -223,12 +236,16 @@ const IMPORTS: Readonly<Record<string, readonly string[]>> = {
 const REACH_ALL = [
   'app.ts',
   'fleet.ts',
+  'fleet-downlink.ts',
+  'fleet-integrators.ts',
   'connection-history.ts',
   'joints.ts',
   'quarantine-joints.ts',
   'store.ts',
   'rule-joints.ts',
   'rule-engine.ts',
+  'downlink.ts',
+  'downlink-joints.ts',
   'web.ts',
   'bench',
   'test',
@@ -237,6 +254,8 @@ const REACH_ALL = [
 const SHARED: readonly string[] = [
   'errors.ts',
   'rule-errors.ts',
+  'command-errors.ts',
+  'ota-errors.ts',
   'log.ts',
   'deadline-heap.ts',
   'scraped-metrics.ts',
@@ -291,6 +310,7 @@ async function registeredMetrics(): Promise<string[]> {
   registerStoreMetrics(registry, new StoreTotals());
   createPresenceMetrics(registry, () => ({ online: 0, sleeping: 0, queuedRows: 0 }));
   createRegistryMetrics(registry, () => true);
+  createKeyMetrics(registry);
   createDeviceEventMetrics(registry, () => 0, 1);
   createApiMetrics(registry, () => 0, 1);
   createAggregateMetrics(registry, () => ({
@@ -325,6 +345,13 @@ async function registeredMetrics(): Promise<string[]> {
     inFlightMessages: 0,
     openCircuits: 0,
   }));
+  new ActionMetrics(registry, () => 0, 1);
+  new ConfigurationMetrics(registry, { reportsHeldMax: 1, reports: () => 0 });
+  new OtaMetrics(registry, () => ({ downloads: 0, downloadsMax: 1, openUpdates: 0 }));
+  new CampaignMetrics(registry, () => ({ openCampaigns: 0, activeDevices: 0 }));
+  new CommandMetrics(registry, () => ({ acksHeld: 0, acksHeldMax: 1, stepsUntold: 0 }));
+  const none = { waiting: 0, refused: 0 };
+  registerDeskMetrics(registry, none, { waiting: 0, refused: new Map() });
   new AlertLogMetrics(registry).watch(registry, 1, { size: 0, checkpointMicros: 0 });
   new DeviceLoadMetrics(registry);
   registerRuleMetrics(registry, new RuleCounters(), () => ({

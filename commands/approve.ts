@@ -1,0 +1,43 @@
+import {
+  ApprovalByAuthorError,
+  CommandBacklogError,
+  CommandNotWaitingError,
+} from '../command-errors.ts';
+import type { WriteAudit } from './audit.ts';
+import type { CommandAuthor } from './command.ts';
+import type { QueuedCommand } from './command-row.ts';
+import type { HeldQueue } from './queue-store.ts';
+import { subjectOf } from './queue.ts';
+
+/**
+ * Lets a command into the queue, at its end, that somebody else has asked for.
+ * @throws {CommandNotWaitingError} @throws {ApprovalByAuthorError} @throws {CommandBacklogError}
+ */
+export async function approve(
+  { draft, transaction }: HeldQueue,
+  subject: QueuedCommand,
+  author: CommandAuthor,
+  { backlogMax, writeAudit }: { readonly backlogMax: number; readonly writeAudit: WriteAudit },
+): Promise<void> {
+  if (subject.state !== 'awaiting_approval') throw new CommandNotWaitingError(subject.state);
+  if (subject.expiresAt.getTime() <= draft.nowMs) throw new CommandNotWaitingError('expired');
+  if (subject.actor === author.actor) throw new ApprovalByAuthorError();
+  if (draft.waiting >= backlogMax) throw new CommandBacklogError(subject.device, backlogMax);
+  const { actor } = author;
+  draft.take(
+    subject,
+    'approve',
+    { approvedBy: actor, approvedAt: new Date(draft.nowMs) },
+    { actor },
+  );
+  await transaction.client.query(
+    'UPDATE command SET queue_number = DEFAULT WHERE command_id = $1 AND organization_id = $2',
+    [subject.commandId, author.organizationId],
+  );
+  await writeAudit(transaction.orm, {
+    organizationId: author.organizationId,
+    actor,
+    action: 'command.approve',
+    subject: subjectOf(subject),
+  });
+}

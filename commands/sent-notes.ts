@@ -1,0 +1,132 @@
+import type { Database } from '../drizzle/database.ts';
+import { inTransaction } from '../drizzle/transaction.ts';
+import type { AnsweringDevice } from './command.ts';
+import type { CommandRow } from './command-row.ts';
+import type { CommandWire } from './commands.ts';
+import { readSlot, slotTopic } from './slot.ts';
+
+/** A slot that was written to a connection. */
+export interface SentNote {
+  readonly from: AnsweringDevice;
+  /** Null: the slot was empty. */
+  readonly wireId: number | null;
+  readonly usesAlias: boolean;
+  readonly atMs: number;
+}
+
+/** A command that is known to have been sent, with the id of the step. */
+export interface SentRow {
+  readonly row: CommandRow;
+  readonly event_id: number;
+}
+
+/** Between the first note and its COMMIT; most commands are answered within that time. */
+const FLUSH_MS = 100;
+const NOTES_MAX = 500;
+const KNOWN_MAX = 100_000;
+
+/**
+ * Notes that slots were written to connections, off the way of a command to its device: in batches, and
+ * what is being changed by somebody else is left out. What is lost does no harm: an answer says it too.
+ */
+export class SentNotes {
+  readonly #wire: Pick<CommandWire, 'retained'>;
+  readonly #now: () => number;
+  readonly #flush: (notes: readonly SentNote[]) => Promise<void>;
+  #notes = new Map<number, SentNote>();
+  /** How devices spell their topics, as far as it is stored. */
+  readonly #spelling = new Map<number, boolean>();
+  #timer: NodeJS.Timeout | null = null;
+  #work: Promise<void> = Promise.resolve();
+
+  constructor(
+    wire: Pick<CommandWire, 'retained'>,
+    now: () => number,
+    flush: (notes: readonly SentNote[]) => Promise<void>,
+  ) {
+    this.#wire = wire;
+    this.#now = now;
+    this.#flush = flush;
+  }
+
+  /** Takes note of it. Returns at once. */
+  sent(from: AnsweringDevice, usesAlias: boolean): void {
+    const { deviceId } = from;
+    const wireId = readSlot(this.#wire.retained(slotTopic(from)))?.id ?? null;
+    if (wireId === null && (this.#spelling.get(deviceId) ?? true) === usesAlias) return;
+    if (this.#spelling.size >= KNOWN_MAX) this.#spelling.clear();
+    this.#spelling.set(deviceId, usesAlias);
+    this.#notes.set(deviceId, { from, wireId, usesAlias, atMs: this.#now() });
+    if (this.#notes.size >= NOTES_MAX) this.#take();
+    else this.#timer ??= setTimeout(() => this.#take(), FLUSH_MS);
+  }
+
+  /** Writes what was noted; resolves when it is done or given up. */
+  async drained(): Promise<void> {
+    this.#take();
+    await this.#work;
+  }
+
+  #take(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    if (this.#notes.size === 0) return;
+    const notes = [...this.#notes.values()];
+    this.#notes = new Map();
+    this.#work = this.#work.then(() => this.#flush(notes));
+  }
+}
+
+/** Writes notes. @returns the commands that were not known to have been sent. @throws {StoreUnavailableError} */
+export function writeSent(
+  { pool }: Pick<Database, 'pool'>,
+  notes: readonly SentNote[],
+): Promise<SentRow[]> {
+  const given = JSON.stringify(
+    notes.map(({ from, wireId, usesAlias, atMs }) => ({
+      device_id: from.deviceId,
+      wire_id: wireId,
+      uses_alias: usesAlias,
+      at: new Date(atMs),
+    })),
+  );
+  const x = `jsonb_to_recordset($1::jsonb)
+    AS x (device_id int4, wire_id int8, uses_alias bool, at timestamptz)`;
+  return inTransaction(pool, async ({ client }) => {
+    // Devices that spell otherwise than it is taken for granted have a row before their first command.
+    await client.query(
+      `INSERT INTO command_slot (device_id, organization_id, uses_alias)
+       SELECT device_id, organization_id, uses_alias FROM device JOIN ${x} USING (device_id)
+       WHERE NOT x.uses_alias ON CONFLICT DO NOTHING`,
+      [given],
+    );
+    // Whoever holds a slot now is about to write the answer; what it writes says more.
+    const { rows: free } = await client.query<{ device_id: number }>(
+      `SELECT device_id FROM command_slot
+       WHERE device_id IN (SELECT device_id FROM ${x}) FOR UPDATE SKIP LOCKED`,
+      [given],
+    );
+    const held = free.map((row) => row.device_id);
+    await client.query(
+      `UPDATE command_slot AS slot SET uses_alias = x.uses_alias FROM ${x}
+       WHERE slot.device_id = x.device_id AND slot.device_id = ANY($2)
+         AND slot.uses_alias <> x.uses_alias`,
+      [given, held],
+    );
+    const { rows } = await client.query<SentRow>(
+      `WITH sent AS (
+         UPDATE command SET state = 'sent', sent_at = x.at FROM ${x}
+         WHERE command.device_id = x.device_id AND command.wire_id = x.wire_id
+           AND command.device_id = ANY($2) AND command.state = 'published'
+         RETURNING command.*, x.at),
+       step AS (
+         INSERT INTO command_event (command_id, organization_id, device_id, occurred_at, state, detail)
+         SELECT command_id, organization_id, device_id, at, 'sent', '{}' FROM sent
+         RETURNING command_id, command_event_id)
+       SELECT to_jsonb(sent) AS row, command_event_id::float8 AS event_id
+       FROM step JOIN sent USING (command_id)`,
+      [given, held],
+    );
+    return rows;
+  });
+}

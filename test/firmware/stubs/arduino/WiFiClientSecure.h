@@ -1,0 +1,6 @@
+#pragma once
+#include "WiFi.h"
+
+struct WiFiClientSecure : Client {
+  void setCACert(const char* pem);
+};

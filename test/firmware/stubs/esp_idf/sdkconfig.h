@@ -1,0 +1,3 @@
+#pragma once
+
+#define CONFIG_FP_PACKET_BYTES 1024
