@@ -1,6 +1,6 @@
+import pg from 'pg';
 import {
-  inOrganization,
-  inTransaction,
+  inTransactionFrom,
   type TenantDatabase,
   type Transaction,
 } from '../drizzle/transaction.ts';
@@ -132,7 +132,7 @@ export type Idempotency = { readonly key: string; readonly hash: string } | null
 
 /**
  * Takes hold of a queue, lets `decide` change it in memory, fills the slot when it is free, and writes
- * all of it: four ways to the server. Null: there is no such device or command.
+ * all of it: three ways to the server. Null: there is no such device or command.
  * @throws {StoreUnavailableError} and what `decide` throws, then nothing has changed.
  */
 export async function takeTurn<T>(
@@ -142,32 +142,31 @@ export async function takeTurn<T>(
   decide: (held: HeldQueue) => T | Promise<T>,
   idempotency: Idempotency = null,
 ): Promise<QueueTurn<T> | null> {
-  const work = async (transaction: Transaction): Promise<QueueTurn<T> | null> => {
-    const held = await lockQueue(transaction, wanted, nowMs);
-    if (held === null) return null;
+  const { organizationId, asTenant } = wanted;
+  const asked = JSON.stringify({ ...wanted, queuedMax: QUEUED_MAX });
+  const lock = `SELECT command_queue_lock(${pg.escapeLiteral(asked)}::jsonb) AS locked`;
+  const work = async (
+    transaction: Transaction,
+    [row]: readonly { readonly locked: LockedQueue | null }[],
+  ): Promise<QueueTurn<T> | null> => {
+    const locked = row?.locked ?? null;
+    if (locked === null) return null;
+    const held = heldQueue(transaction, locked, wanted, nowMs);
     const result = await decide(held);
     const { draft } = held;
     const isDone = await placeHead(draft, placingSource(transaction));
     const written = await write(transaction, draft, idempotency);
     return { result, draft, isDone, ...written };
   };
-  return wanted.asTenant
-    ? inOrganization(database, wanted.organizationId, work)
-    : inTransaction(database.pool, work);
+  return inTransactionFrom(database, asTenant ? organizationId : null, lock, work);
 }
 
-async function lockQueue(
+function heldQueue(
   transaction: Transaction,
+  locked: LockedQueue,
   wanted: QueueWanted,
   nowMs: number,
-): Promise<HeldQueue | null> {
-  const { rows } = await transaction.client.query<{ locked: LockedQueue | null }>({
-    name: 'command_queue_lock',
-    text: 'SELECT command_queue_lock($1::jsonb) AS locked',
-    values: [JSON.stringify({ ...wanted, queuedMax: QUEUED_MAX })],
-  });
-  const locked = rows[0]?.locked ?? null;
-  if (locked === null) return null;
+): HeldQueue {
   const { organization, device, slot, hello } = locked;
   const names = { organization, device };
   const read = (row: CommandRow): QueuedCommand => commandOf(row, names);

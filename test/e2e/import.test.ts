@@ -2,15 +2,15 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { nodeArguments, startProgram, type Program } from '../../bench/program.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { eventually } from '../support/eventually.ts';
+import { freePort } from '../support/free-port.ts';
 
-const ROWS = 60_000;
+const ROWS = 150_000;
 const DEVICES = 20;
 const TS = Date.UTC(2026, 0, 1);
 
@@ -38,16 +38,6 @@ afterAll(async () => {
 function start(): Promise<Program> {
   const dataDir = join(folder, 'data');
   return startProgram({ dataDir, environment, logFile: join(folder, 'log') });
-}
-
-async function freePort(): Promise<string> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return String(address.port);
 }
 
 async function addDevice(device: string): Promise<void> {
@@ -124,7 +114,7 @@ describe('npm run import', () => {
       expect(Number(cut?.lines_read)).toBeLessThan(ROWS);
       program = await start();
       const { code, stdout, stderr } = await ended;
-      expect([code, stdout]).toEqual([0, '60 001 lines read, none refused\n']);
+      expect([code, stdout]).toEqual([0, '150 001 lines read, none refused\n']);
       expect(stderr).toContain('going on in');
       expect(await stored()).toEqual([ROWS, (ROWS * (ROWS - 1)) / 2]);
       expect(await ask('SELECT state FROM import_run')).toEqual([{ state: 'done' }]);

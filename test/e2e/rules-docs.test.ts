@@ -23,11 +23,13 @@ const blocksOf = (language: string): string[] =>
   );
 
 describe('docs/rules.md', { timeout: 60_000 }, () => {
-  it('shows conditions that a rule may have', async () => {
+  it('shows conditions that a rule may have, and a rule with actions', async () => {
     const conditions = blocksOf('json');
     expect(conditions.length).toBeGreaterThan(15);
     for (const [index, text] of conditions.entries()) {
-      const draft = { name: `condition ${index}`, severity: 'low', when: JSON.parse(text) };
+      const shown = JSON.parse(text) as object;
+      const draft =
+        'when' in shown ? shown : { name: `condition ${index}`, severity: 'low', when: shown };
       const { status, body } = await app.api('POST', '/api/v1/rules/check', draft);
       expect(status, `${text}: ${JSON.stringify(body)}`).toBe(200);
     }

@@ -1,7 +1,7 @@
-import { createServer } from 'node:net';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { SimulatedFirmware } from '../../bench/simulated-firmware.ts';
 import { eventually, startTestApp, type TestApp } from '../support/app.ts';
+import { freePort } from '../support/free-port.ts';
 import { espImage } from '../support/esp-image.ts';
 
 const IMAGE_BYTES = 5_000_000;
@@ -20,15 +20,6 @@ afterEach(async () => {
   await board.stop();
   await app.stop();
 });
-
-async function freePort(): Promise<string> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return String(address.port);
-}
 
 async function upload(version: string): Promise<string> {
   const query = `model=thermo-1&version=${version}`;
