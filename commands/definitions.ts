@@ -49,6 +49,8 @@ export class CommandDefinitions {
   readonly #deps: CommandDefinitionsDeps;
   /** Organizations without any, and until when that is believed. */
   readonly #none = new Map<number, number>();
+  /** Organizations of which it is being asked again. */
+  readonly #asking = new Set<number>();
   /** What was read before one of them is not remembered. */
   #writes = 0;
 
@@ -121,9 +123,26 @@ export class CommandDefinitions {
     name: string,
     subject: DefinitionSubject,
   ): Promise<AppliedDefinition> {
+    const leftMs = (this.#none.get(organizationId) ?? 0) - this.#deps.now();
+    if (leftMs <= 0) return this.#find(organizationId, name, subject);
+    // Where commands are many nobody waits for it: it is asked again before it ends.
+    if (leftMs < NONE_KNOWN_MS / 2 && !this.#asking.has(organizationId)) {
+      this.#asking.add(organizationId);
+      // What it fails with the next one that has to wait for it is told.
+      void this.#find(organizationId, name, subject)
+        .catch(() => undefined)
+        .finally(() => this.#asking.delete(organizationId));
+    }
+    return NOTHING_APPLIES;
+  }
+
+  async #find(
+    organizationId: number,
+    name: string,
+    subject: DefinitionSubject,
+  ): Promise<AppliedDefinition> {
     const askedMs = this.#deps.now();
     const writes = this.#writes;
-    if (askedMs < (this.#none.get(organizationId) ?? 0)) return NOTHING_APPLIES;
     const found = await this.#within(organizationId, (transaction) =>
       findApplied(transaction, organizationId, name, subject),
     );

@@ -1,6 +1,7 @@
 import pg from 'pg';
 import {
-  inTransactionFrom,
+  inTransactionBetween,
+  type LastStatements,
   type TenantDatabase,
   type Transaction,
 } from '../drizzle/transaction.ts';
@@ -126,13 +127,17 @@ const EVENTS = `INSERT INTO command_event (command_id, organization_id, device_i
   ORDER BY x.place
   RETURNING command_event_id`;
 const WRITE = `WITH ${CHANGED}, ${ADDED}, ${SLOT} ${EVENTS}`;
+const TO_THE_FRONT = `UPDATE command SET queue_number = coalesce(
+    (SELECT min(queue_number) - 1 FROM command WHERE device_id = $1 AND state = 'queued'),
+    queue_number)
+  WHERE command_id = $2`;
 
 /** What goes with new commands into their rows. */
 export type Idempotency = { readonly key: string; readonly hash: string } | null;
 
 /**
  * Takes hold of a queue, lets `decide` change it in memory, fills the slot when it is free, and writes
- * all of it: three ways to the server. Null: there is no such device or command.
+ * all of it: two ways to the server. Null: there is no such device or command.
  * @throws {StoreUnavailableError} and what `decide` throws, then nothing has changed.
  */
 export async function takeTurn<T>(
@@ -148,17 +153,17 @@ export async function takeTurn<T>(
   const work = async (
     transaction: Transaction,
     [row]: readonly { readonly locked: LockedQueue | null }[],
-  ): Promise<QueueTurn<T> | null> => {
+  ): Promise<LastStatements<QueueTurn<T> | null>> => {
     const locked = row?.locked ?? null;
-    if (locked === null) return null;
+    if (locked === null) return { text: null, result: () => null };
     const held = heldQueue(transaction, locked, wanted, nowMs);
     const result = await decide(held);
     const { draft } = held;
     const isDone = await placeHead(draft, placingSource(transaction));
-    const written = await write(transaction, draft, idempotency);
-    return { result, draft, isDone, ...written };
+    const text = draft.isChanged ? writeOf(draft, idempotency) : null;
+    return { text, result: (rows) => ({ result, draft, isDone, ...writtenOf(draft, rows) }) };
   };
-  return inTransactionFrom(database, asTenant ? organizationId : null, lock, work);
+  return inTransactionBetween(database, asTenant ? organizationId : null, lock, work);
 }
 
 function heldQueue(
@@ -200,50 +205,53 @@ function heldQueue(
   };
 }
 
-async function write(
-  { client }: Transaction,
-  draft: QueueDraft,
-  idempotency: Idempotency,
-): Promise<{ revision: number | null; events: CommandEvent[] }> {
-  if (!draft.isChanged) return { revision: null, events: [] };
+/** The statements that write a draft; the first gives the ids of its steps, in their order. */
+function writeOf(draft: QueueDraft, idempotency: Idempotency): string {
   const { device, slot, nowMs, steps } = draft;
   const shared = {
     idempotency_key: idempotency?.key ?? null,
     request_hash: idempotency?.hash ?? null,
   };
   const added = [...draft.added.values()].map((one) => ({ ...newColumns(one), ...shared }));
+  const text = withLiterals(WRITE, [
+    device.organizationId,
+    device.deviceId,
+    JSON.stringify([...draft.changed.values()].map(changedColumns)),
+    JSON.stringify(added),
+    JSON.stringify(steps),
+    slot.lastId,
+    slot.head?.commandId ?? null,
+    slot.boot,
+    draft.isSlotChanged ? 1 : 0,
+    new Date(nowMs).toISOString(),
+  ]);
+  const moves = [...draft.firsts].map((one) => withLiterals(TO_THE_FRONT, [device.deviceId, one]));
+  return [text, ...moves].join('; ');
+}
+
+function writtenOf(
+  draft: QueueDraft,
+  rows: readonly unknown[],
+): { revision: number | null; events: CommandEvent[] } {
+  const { slot, nowMs, steps, isChanged, isSlotChanged } = draft;
+  if (!isChanged) return { revision: null, events: [] };
+  const ids = rows as readonly { readonly command_event_id: string }[];
   const occurredAt = new Date(nowMs);
-  const { rows } = await client.query<{ command_event_id: string }>({
-    name: 'command_queue_write',
-    text: WRITE,
-    values: [
-      device.organizationId,
-      device.deviceId,
-      JSON.stringify([...draft.changed.values()].map(changedColumns)),
-      JSON.stringify(added),
-      JSON.stringify(steps),
-      slot.lastId,
-      slot.head?.commandId ?? null,
-      slot.boot,
-      draft.isSlotChanged ? 1 : 0,
-      occurredAt,
-    ],
-  });
-  for (const commandId of draft.firsts) {
-    await client.query(
-      `UPDATE command SET queue_number = coalesce(
-         (SELECT min(queue_number) - 1 FROM command WHERE device_id = $1 AND state = 'queued'),
-         queue_number)
-       WHERE command_id = $2`,
-      [device.deviceId, commandId],
-    );
-  }
   const events = steps.map((taken, place) => ({
     ...taken,
-    commandEventId: Number(rows[place]?.command_event_id),
+    commandEventId: Number(ids[place]?.command_event_id),
     occurredAt,
   }));
-  return { revision: draft.isSlotChanged ? slot.revision + 1 : null, events };
+  return { revision: isSlotChanged ? slot.revision + 1 : null, events };
+}
+
+/** A statement with its values in the places of `$1` and so on. */
+function withLiterals(text: string, values: readonly (string | number | null)[]): string {
+  return text.replaceAll(/\$(\d+)/g, (_, place: string) => {
+    const value = values[Number(place) - 1] ?? null;
+    if (value === null) return 'NULL';
+    return typeof value === 'number' ? String(value) : pg.escapeLiteral(value);
+  });
 }
 
 function placingSource({ client }: Transaction): PlacingSource {

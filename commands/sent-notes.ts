@@ -14,14 +14,27 @@ export interface SentNote {
   readonly atMs: number;
 }
 
+interface PendingNote {
+  readonly note: SentNote;
+  /** Also when the slot has moved on: it says how the device spells its topics. */
+  readonly mustBe: boolean;
+  /** Monotonic. */
+  readonly dueMs: number;
+}
+
 /** A command that is known to have been sent, with the id of the step. */
 export interface SentRow {
   readonly row: CommandRow;
   readonly event_id: number;
 }
 
-/** Between the first note and its COMMIT; most commands are answered within that time. */
+/** How often notes are looked at. */
 const FLUSH_MS = 100;
+/**
+ * What was answered within this time is not noted: the answer says it too. Noting holds the row of the slot,
+ * and an answer that came meanwhile would wait for that.
+ */
+const UNANSWERED_MS = 250;
 const NOTES_MAX = 500;
 const KNOWN_MAX = 100_000;
 
@@ -33,7 +46,7 @@ export class SentNotes {
   readonly #wire: Pick<CommandWire, 'retained'>;
   readonly #now: () => number;
   readonly #flush: (notes: readonly SentNote[]) => Promise<void>;
-  #notes = new Map<number, SentNote>();
+  #notes = new Map<number, PendingNote>();
   /** How devices spell their topics, as far as it is stored. */
   readonly #spelling = new Map<number, boolean>();
   #timer: NodeJS.Timeout | null = null;
@@ -52,28 +65,42 @@ export class SentNotes {
   /** Takes note of it. Returns at once. */
   sent(from: AnsweringDevice, usesAlias: boolean): void {
     const { deviceId } = from;
-    const wireId = readSlot(this.#wire.retained(slotTopic(from)))?.id ?? null;
-    if (wireId === null && (this.#spelling.get(deviceId) ?? true) === usesAlias) return;
+    const wireId = this.#slotId(from);
+    const isSpellingNew = (this.#spelling.get(deviceId) ?? true) !== usesAlias;
+    if (wireId === null && !isSpellingNew) return;
     if (this.#spelling.size >= KNOWN_MAX) this.#spelling.clear();
     this.#spelling.set(deviceId, usesAlias);
-    this.#notes.set(deviceId, { from, wireId, usesAlias, atMs: this.#now() });
-    if (this.#notes.size >= NOTES_MAX) this.#take();
-    else this.#timer ??= setTimeout(() => this.#take(), FLUSH_MS);
+    const note = { from, wireId, usesAlias, atMs: this.#now() };
+    const mustBe = isSpellingNew || this.#notes.get(deviceId)?.mustBe === true;
+    this.#notes.set(deviceId, { note, mustBe, dueMs: performance.now() + UNANSWERED_MS });
+    if (this.#notes.size >= NOTES_MAX) this.#take(Infinity);
+    else this.#timer ??= setTimeout(() => this.#take(performance.now()), FLUSH_MS);
   }
 
   /** Writes what was noted; resolves when it is done or given up. */
   async drained(): Promise<void> {
-    this.#take();
+    this.#take(Infinity);
     await this.#work;
   }
 
-  #take(): void {
+  /** Those that are due by then; of the slot that has moved on nothing is to be said any more. */
+  #take(byMs: number): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
-    if (this.#notes.size === 0) return;
-    const notes = [...this.#notes.values()];
-    this.#notes = new Map();
-    this.#work = this.#work.then(() => this.#flush(notes));
+    const notes: SentNote[] = [];
+    for (const [deviceId, { note, mustBe, dueMs }] of this.#notes) {
+      if (dueMs > byMs) continue;
+      this.#notes.delete(deviceId);
+      if (mustBe || this.#slotId(note.from) === note.wireId) notes.push(note);
+    }
+    if (this.#notes.size > 0) {
+      this.#timer = setTimeout(() => this.#take(performance.now()), FLUSH_MS);
+    }
+    if (notes.length > 0) this.#work = this.#work.then(() => this.#flush(notes));
+  }
+
+  #slotId(from: AnsweringDevice): number | null {
+    return readSlot(this.#wire.retained(slotTopic(from)))?.id ?? null;
   }
 }
 

@@ -40,21 +40,29 @@ export function inOrganization<T>(
   return runTransaction(database.pool, beginIn(database, organizationId), work);
 }
 
+/** How a transaction of {@link inTransactionBetween} ends. */
+export interface LastStatements<T> {
+  /** Go to the server together with COMMIT; null: there is nothing more to write. */
+  readonly text: string | null;
+  /** What is returned after COMMIT, of the rows of the first of them. */
+  readonly result: (rows: readonly unknown[]) => T;
+}
+
 /**
  * As {@link inOrganization}, or as {@link inTransaction} when `organizationId` is null, with a first
- * statement that goes to the server together with the beginning: one way there and back less, which counts
- * where somebody waits and the event loop is busy.
- * @param first one statement without parameters; whoever writes it escapes what stands in it.
- * @param work is given its rows.
+ * statement that goes to the server together with the beginning, and last ones together with COMMIT: two
+ * ways there and back less, which counts where somebody waits and the event loop is busy. Statements are
+ * without parameters; whoever writes them escapes what stands in them.
+ * @param work is given the rows of the first statement.
  */
-export function inTransactionFrom<Row, T>(
+export function inTransactionBetween<Row, T>(
   database: TenantDatabase,
   organizationId: number | null,
   first: string,
-  work: (transaction: Transaction, rows: readonly Row[]) => Promise<T>,
+  work: (transaction: Transaction, rows: readonly Row[]) => Promise<LastStatements<T>>,
 ): Promise<T> {
   const begin = organizationId === null ? 'BEGIN' : beginIn(database, organizationId);
-  return runTransaction(database.pool, `${begin}; ${first}`, (transaction, rows) =>
+  return runStatements(database.pool, `${begin}; ${first}`, (transaction, rows) =>
     work(transaction, rows as Row[]),
   );
 }
@@ -68,10 +76,21 @@ function beginIn({ tenantRole }: TenantDatabase, organizationId: number): string
 /** What {@link inOrganization} needs of the database. */
 export type TenantDatabase = Pick<Database, 'pool' | 'tenantRole'>;
 
-async function runTransaction<T>(
+function runTransaction<T>(
   pool: pg.Pool,
   begin: string,
-  work: (transaction: Transaction, rows: readonly unknown[]) => Promise<T>,
+  work: (transaction: Transaction) => Promise<T>,
+): Promise<T> {
+  return runStatements(pool, begin, async (transaction) => {
+    const result = await work(transaction);
+    return { text: null, result: () => result };
+  });
+}
+
+async function runStatements<T>(
+  pool: pg.Pool,
+  begin: string,
+  work: (transaction: Transaction, rows: readonly unknown[]) => Promise<LastStatements<T>>,
 ): Promise<T> {
   const client = await guardStore(pool.connect());
   // The statement under way, or the next one, fails with the same news.
@@ -79,11 +98,10 @@ async function runTransaction<T>(
   client.on('error', ignoreLoss);
   let isUsable = true;
   try {
-    // Of several statements pg gives a result each, whatever its types say.
-    const begun = [await client.query<pg.QueryResultRow>(begin)].flat();
-    const result = await work({ orm: drizzle(client), client }, begun.at(-1)?.rows ?? []);
-    await client.query('COMMIT');
-    return result;
+    const begun = await runAll(client, begin);
+    const last = await work({ orm: drizzle(client), client }, begun.at(-1)?.rows ?? []);
+    const ended = await runAll(client, last.text === null ? 'COMMIT' : `${last.text}; COMMIT`);
+    return last.result(ended[0]?.rows ?? []);
   } catch (error) {
     isUsable = await canRollBack(client);
     throw toStoreError(error);
@@ -105,6 +123,11 @@ export async function runUnbounded(
   await client.query('SET LOCAL statement_timeout = 0');
   const statement = { text, values: [...values], query_timeout: TIMER_MS_MAX };
   await client.query(statement);
+}
+
+/** Of several statements pg gives a result each, whatever its types say. */
+async function runAll(client: pg.PoolClient, text: string): Promise<pg.QueryResult[]> {
+  return [await client.query<pg.QueryResultRow>(text)].flat();
 }
 
 async function canRollBack(client: pg.PoolClient): Promise<boolean> {
