@@ -9,6 +9,7 @@ import {
   type KeyAnswer,
   type KeyRequest,
 } from '../firmware-protocol/key-request.ts';
+import { Allowance } from './allowance.ts';
 import type { DevicePrincipal } from './principal.ts';
 
 /** Channels on which a device answers what it was sent, or asks for a key. */
@@ -45,8 +46,7 @@ const ANSWERS_PER_S = 20;
 export class DeviceAnswers {
   readonly #port: AnswerPort;
   readonly #link: AnswerLink;
-  #left = ANSWER_BURST;
-  #filledAtMs = 0;
+  readonly #allowance = new Allowance(ANSWER_BURST, ANSWERS_PER_S);
 
   constructor(port: AnswerPort, link: AnswerLink) {
     this.#port = port;
@@ -60,12 +60,7 @@ export class DeviceAnswers {
 
   /** Takes one more of the rate; false when there is none left. */
   mayAnswer(nowMs: number): boolean {
-    const gained = ((nowMs - this.#filledAtMs) / 1000) * ANSWERS_PER_S;
-    this.#left = Math.min(ANSWER_BURST, this.#left + gained);
-    this.#filledAtMs = nowMs;
-    if (this.#left < 1) return false;
-    this.#left -= 1;
-    return true;
+    return this.#allowance.take(nowMs);
   }
 
   /**

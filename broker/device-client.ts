@@ -3,6 +3,7 @@ import { Refusal, type RefusalCode } from '../firmware-protocol/contract.ts';
 import { decodeHello, isHelloRefusal, type Hello } from '../firmware-protocol/hello.ts';
 import { aliasOf, authorizeDeviceFilter, canonicalTopic } from '../firmware-protocol/topics.ts';
 import type { Access, IncomingMessage, Intake } from './access.ts';
+import { Allowance } from './allowance.ts';
 import { deviceIntake } from './authorize.ts';
 import { DeviceErrors } from './device-errors.ts';
 import type { OutgoingMessage } from './message.ts';
@@ -110,8 +111,7 @@ export class DeviceClient implements Access {
   #lane: unknown = null;
   #source: DeviceSource | null = null;
   #answers: DeviceAnswers | null = null;
-  #hellosLeft = HELLO_BURST;
-  #helloAtMs = 0;
+  readonly #hellos = new Allowance(HELLO_BURST, HELLOS_PER_S);
 
   constructor(principal: DevicePrincipal, keepAliveS: number, parts: DeviceParts) {
     this.principal = principal;
@@ -255,7 +255,7 @@ export class DeviceClient implements Access {
   }
 
   #takeHello(message: IncomingMessage): boolean {
-    if (!this.#mayGreet()) return this.#overRate('hello', message);
+    if (!this.#hellos.take(performance.now())) return this.#overRate('hello', message);
     const hello = decodeHello(message.payload);
     if (isHelloRefusal(hello)) return this.#refuse('hello', hello, message);
     if (hello.boot !== undefined) this.#parts.ingest.setBoot(this.#lane, hello.boot);
@@ -307,16 +307,6 @@ export class DeviceClient implements Access {
     if (!fanOut.isWanted(topic)) return;
     const payload = Buffer.from(JSON.stringify(message));
     void fanOut.publish({ topic, payload, qos: 0, retain: false }, this.clientId);
-  }
-
-  #mayGreet(): boolean {
-    const nowMs = performance.now();
-    const gained = ((nowMs - this.#helloAtMs) / 1000) * HELLOS_PER_S;
-    this.#hellosLeft = Math.min(HELLO_BURST, this.#hellosLeft + gained);
-    this.#helloAtMs = nowMs;
-    if (this.#hellosLeft < 1) return false;
-    this.#hellosLeft -= 1;
-    return true;
   }
 
   #forward(topic: string, payload: Buffer, { qos }: IncomingMessage): Promise<void> | null {

@@ -1,6 +1,7 @@
 import { Buffer } from 'node:buffer';
 import { z } from 'zod';
 import { METRIC_NAME, Refusal, SAMPLE_METRICS_MAX, type RefusalCode } from './contract.ts';
+import { withoutNulls } from './json-object.ts';
 import { readJson } from './json-text.ts';
 import { shown } from './metric-name.ts';
 
@@ -116,11 +117,6 @@ const FAULTS: Readonly<Record<string, string>> = {
   too_big: 'too long',
   too_many: `more than ${SAMPLE_METRICS_MAX} metrics`,
 };
-
-function withoutNulls(value: unknown): unknown {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
-  return Object.fromEntries(Object.entries(value).filter(([, member]) => member !== null));
-}
 
 /** Metrics may be called `constructor`: looking one up must not find what every object has. */
 function withoutPrototype(units: Record<string, string>): Record<string, string> {

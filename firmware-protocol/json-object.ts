@@ -55,7 +55,8 @@ function findInnerFault(value: unknown): Refusal | null {
   return null;
 }
 
-function withoutNulls(value: unknown): unknown {
+/** An object without its members that are null, which count as not said; anything else as it is. */
+export function withoutNulls(value: unknown): unknown {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
   return Object.fromEntries(Object.entries(value).filter(([, member]) => member !== null));
 }
