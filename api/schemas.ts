@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { AppError } from '../errors.ts';
-import { DURATION_HINT, parseDuration } from '../rules/duration.ts';
+import { DURATION_HINT, parseDuration } from '../duration.ts';
 import { parseMicros } from './time-text.ts';
 
 /** `{device}` in a path. Any text: one that cannot be a name is a device that does not exist. */

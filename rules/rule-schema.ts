@@ -7,7 +7,7 @@ import { listMetrics } from './compile.ts';
 import { CONDITIONS_MAX, RULE_METRICS_MAX } from './condition/condition-bounds.ts';
 import { conditionSchema, formatCondition } from './condition/condition-schema.ts';
 import type { Condition } from './condition/condition.ts';
-import { DURATION_HINT, formatDuration, parseDuration } from './duration.ts';
+import { DURATION_HINT, formatDuration, parseDuration } from '../duration.ts';
 import { faultsOf, strictObject, type RuleFault } from './rule-faults.ts';
 import type { RuleDefinition } from './rule.ts';
 import { levelOf, SEVERITIES } from './severity.ts';

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { InspectedAlert } from '../../rules/alert/alerts.ts';
 import { ALERT_STATES, type StoredAlert } from '../../rules/alert/alert-row.ts';
 import type { AlertFigures, AlertStatistics } from '../../rules/alert/alert-statistics.ts';
-import { formatDuration } from '../../rules/duration.ts';
+import { formatDuration } from '../../duration.ts';
 import { timeAnswer } from '../schemas.ts';
 import { formatMicros } from '../time-text.ts';
 import { severitySchema } from './rule-answers.ts';

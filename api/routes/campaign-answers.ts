@@ -10,7 +10,7 @@ import {
 } from '../../commands/campaign/campaign.ts';
 import { CAMPAIGN_KINDS } from '../../commands/campaign/campaign-kind.ts';
 import type { CampaignPolicy } from '../../commands/campaign/campaign-policy.ts';
-import { formatDuration } from '../../rules/duration.ts';
+import { formatDuration } from '../../duration.ts';
 import { timeAnswer } from '../schemas.ts';
 
 const STATES = `running. paused: nothing more is begun until it is resumed. stopped: too many devices

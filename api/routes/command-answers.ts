@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { COMMAND_STATES, type Command, type CommandEvent } from '../../commands/command.ts';
-import { formatDuration } from '../../rules/duration.ts';
+import { formatDuration } from '../../duration.ts';
 import { timeAnswer } from '../schemas.ts';
 
 const STATES = `awaiting_approval: a second person has to agree. queued: waits its turn. published: stands

@@ -6,7 +6,7 @@ import { durationMs } from '../../commands/duration-text.ts';
 import { TTL_MS_MAX } from '../../commands/request-schema.ts';
 import { RequestInvalidError } from '../../errors.ts';
 import { COMMAND_NAME } from '../../firmware-protocol/command.ts';
-import { formatDuration } from '../../rules/duration.ts';
+import { formatDuration } from '../../duration.ts';
 import { readCursor, writeCursor } from '../cursor.ts';
 import { defineRoute, type Route } from '../route.ts';
 import { cursorQuery, freeText, limitQuery, pageOf, timeAnswer } from '../schemas.ts';

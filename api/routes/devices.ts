@@ -3,7 +3,7 @@ import { deviceNameSchema } from '../../firmware-protocol/contract.ts';
 import type { AdminPrincipal } from '../../registry/principal.ts';
 import type { Author, Device, Devices } from '../../registry/devices.ts';
 import { readCursor, writeCursor } from '../cursor.ts';
-import { formatDuration } from '../../rules/duration.ts';
+import { formatDuration } from '../../duration.ts';
 import { defineRoute, type Route } from '../route.ts';
 import {
   cursorQuery,

@@ -1,4 +1,4 @@
-import { formatDuration } from '../duration.ts';
+import { formatDuration } from '../../duration.ts';
 import type { RuleAction } from './rule-action.ts';
 
 /** What is known when an action is about to be taken. All times in milliseconds since 1970. */

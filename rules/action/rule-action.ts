@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { COMMAND_NAME, SYSTEM_COMMAND_PREFIX } from '../../firmware-protocol/command.ts';
 import { deviceNameSchema } from '../../firmware-protocol/contract.ts';
-import { DURATION_HINT, formatDuration, parseDuration } from '../duration.ts';
+import { DURATION_HINT, formatDuration, parseDuration } from '../../duration.ts';
 import { strictObject } from '../rule-faults.ts';
 
 /** Most actions of one rule. */

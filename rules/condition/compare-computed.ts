@@ -1,6 +1,6 @@
 // HOT PATH: once for each evaluation
 import type { EvaluationContext, Operand, OperatorMemory, Series } from '../compiled-rule.ts';
-import { formatDuration } from '../duration.ts';
+import { formatDuration } from '../../duration.ts';
 import type { Condition } from './condition.ts';
 import type { FedOperator, Operator, RuleParts } from './operator.ts';
 import { SampleRing } from './sample-ring.ts';

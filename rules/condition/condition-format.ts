@@ -1,4 +1,4 @@
-import { formatDuration } from '../duration.ts';
+import { formatDuration } from '../../duration.ts';
 import { SILENCES, type Condition, type Schedule } from './condition.ts';
 import { DAY_NAMES } from './schedule-schema.ts';
 import { clockText } from './schedule.ts';

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { EVENT_NAME } from '../../firmware-protocol/contract.ts';
 import { isMetricName } from '../../firmware-protocol/metric-name.ts';
-import { DURATION_HINT, formatDuration, parseDuration } from '../duration.ts';
+import { DURATION_HINT, formatDuration, parseDuration } from '../../duration.ts';
 import { strictObject } from '../rule-faults.ts';
 import { compileCel } from './cel-program.ts';
 import { CEL_CHARS_MAX, faultText } from './cel-syntax.ts';

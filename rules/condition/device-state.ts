@@ -1,6 +1,6 @@
 // HOT PATH: once for each evaluation
 import type { EvaluationContext, Operand, Silence } from '../compiled-rule.ts';
-import { formatDuration } from '../duration.ts';
+import { formatDuration } from '../../duration.ts';
 import type { Condition } from './condition.ts';
 import {
   tickOf,

@@ -1,5 +1,5 @@
 import type { Operand, Series } from '../compiled-rule.ts';
-import { formatDuration } from '../duration.ts';
+import { formatDuration } from '../../duration.ts';
 import type { Condition, Window } from './condition.ts';
 import { clearingOperator } from './truth.ts';
 

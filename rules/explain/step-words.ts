@@ -1,6 +1,6 @@
 import type { AlertPhase } from '../alert/alert.ts';
 import type { Operand } from '../compiled-rule.ts';
-import { formatDuration } from '../duration.ts';
+import { formatDuration } from '../../duration.ts';
 import type { Severity } from '../severity.ts';
 import type { TransitionDetail, TransitionTimers } from '../alert/transition-detail.ts';
 import type { TransitionReason } from '../alert/transition.ts';

@@ -5,7 +5,7 @@ import { fleetTagsOf } from '../backtest/fleet-tags.ts';
 import { replayOne } from '../backtest/replay-one.ts';
 import { readScope, type ScopeDevice } from '../backtest/scope-devices.ts';
 import type { CompiledRule, EvaluationContext, Operand } from '../compiled-rule.ts';
-import { formatDuration } from '../duration.ts';
+import { formatDuration } from '../../duration.ts';
 import type { StoredRule } from '../rule-row.ts';
 import { lastAlertWords, readLastAlert, wasFiring } from './last-alert.ts';
 import { operandWords } from './step-words.ts';

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { DURATION_HINT, parseDuration } from '../duration.ts';
+import { DURATION_HINT, parseDuration } from '../../duration.ts';
 import { labelName, matchersSchema } from './matchers.ts';
 import { quietHoursSchema } from './quiet-hours.ts';
 

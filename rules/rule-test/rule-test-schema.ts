@@ -2,7 +2,7 @@ import { parseDocument } from 'yaml';
 import { z } from 'zod';
 import { deviceNameSchema, EVENT_NAME, METRIC_NAME } from '../../firmware-protocol/contract.ts';
 import { RuleInvalidError } from '../../rule-errors.ts';
-import { DURATION_HINT, parseDuration } from '../duration.ts';
+import { DURATION_HINT, parseDuration } from '../../duration.ts';
 import type { RuleDefinition } from '../rule.ts';
 import { faultsOf } from '../rule-faults.ts';
 import { parseRule } from '../rule-schema.ts';

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { INACTIVE, stepAlert, type AlertState } from '../../rules/alert/alert.ts';
 import { compileRule } from '../../rules/compile.ts';
 import { DeviceEvaluation } from '../../rules/evaluation/device-evaluation.ts';
-import { formatDuration } from '../../rules/duration.ts';
+import { formatDuration } from '../../duration.ts';
 import { parseRule } from '../../rules/rule-schema.ts';
 import { severityOf } from '../../rules/severity.ts';
 import { hasProgram, run } from '../support/programs.ts';

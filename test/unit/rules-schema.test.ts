@@ -7,7 +7,7 @@ import {
   renderAnnotation,
   type AnnotationInputs,
 } from '../../rules/alert/annotation.ts';
-import { DURATION_MICROS_MAX, formatDuration, parseDuration } from '../../rules/duration.ts';
+import { DURATION_MICROS_MAX, formatDuration, parseDuration } from '../../duration.ts';
 import { formatRule, parseRule } from '../../rules/rule-schema.ts';
 
 const RULE = {

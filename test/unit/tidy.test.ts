@@ -224,6 +224,7 @@ const IMPORTS: Readonly<Record<string, readonly string[]>> = {
   'ota-errors.ts': ['errors.ts'],
   'log.ts': [],
   'deadline-heap.ts': [],
+  'duration.ts': [],
   'scraped-metrics.ts': [],
   'config.ts': ['config-rules.ts', 'config-commands.ts', 'config-faults.ts'],
   'config-rules.ts': [],
@@ -258,6 +259,7 @@ const SHARED: readonly string[] = [
   'ota-errors.ts',
   'log.ts',
   'deadline-heap.ts',
+  'duration.ts',
   'scraped-metrics.ts',
 ];
 const PURE: readonly string[] = [
@@ -265,6 +267,7 @@ const PURE: readonly string[] = [
   'errors.ts',
   'log.ts',
   'deadline-heap.ts',
+  'duration.ts',
   'scraped-metrics.ts',
 ];
 

@@ -1,4 +1,4 @@
-/** The longest duration that a rule may have anywhere: a leap year. Microseconds. */
+/** The longest duration that may be asked for anywhere: a leap year. Microseconds. */
 export const DURATION_MICROS_MAX = 366 * 86_400_000_000;
 
 /** What a duration looks like, for messages. */
