@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 import mqtt, { type MqttClient } from 'mqtt';
 import { ToolFailedError } from '../errors.ts';
 import type { ApiClient } from './api-client.ts';
+import { quantile } from './figures.ts';
 import type { BoardAccess } from './fleet-keys.ts';
 
 /** Round trips of commands, in ms. */
@@ -101,9 +102,11 @@ export class CommandProbe {
 
 function quantilesOf(times: readonly number[]): Quantiles {
   const sorted = times.toSorted((a, b) => a - b);
-  const at = (share: number): number =>
-    sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)] ?? NaN;
-  return { p50Ms: at(0.5), p99Ms: at(0.99), maxMs: sorted.at(-1) ?? NaN };
+  return {
+    p50Ms: quantile(sorted, 0.5),
+    p99Ms: quantile(sorted, 0.99),
+    maxMs: sorted.at(-1) ?? NaN,
+  };
 }
 
 function pause(ms: number): Promise<void> {

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import mqtt, { type MqttClient } from 'mqtt';
+import { quantile } from './figures.ts';
 
 /** Times from the write of a reading to the request of a webhook, in ms. */
 export interface WebhookTimes {
@@ -112,10 +113,6 @@ export class WebhookProbe {
       missing: this.#sentMs.size,
     };
   }
-}
-
-function quantile(sorted: readonly number[], share: number): number {
-  return sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)] ?? NaN;
 }
 
 async function send(device: MqttClient, value: number): Promise<void> {

@@ -11,15 +11,13 @@ import {
   primaryKey,
   smallint,
   text,
-  timestamp,
   unique,
   uniqueIndex,
   uuid,
 } from 'drizzle-orm/pg-core';
+import { at, bytea } from './columns.ts';
 
-const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' });
 const int8multirange = customType<{ data: string }>({ dataType: () => 'int8multirange' });
-const at = (name: string) => timestamp(name, { withTimezone: true, precision: 6, mode: 'date' });
 
 /** A tenant. `slug` stands in topics and never changes; `suspended_at` refuses its keys. */
 export const organization = pgTable(
