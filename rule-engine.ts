@@ -2,6 +2,7 @@ import type { Registry as MetricsRegistry } from 'prom-client';
 import type { PresenceChange } from './broker/presence/presence.ts';
 import type { Config } from './config.ts';
 import type { Database } from './drizzle/database.ts';
+import { createWire } from './downlink-joints.ts';
 import { reasonOf } from './errors.ts';
 import type { Fleet } from './fleet.ts';
 import type { Ingest } from './ingest/ingest.ts';
@@ -378,14 +379,6 @@ export class RuleEngine {
 
 /** How alerts reach subscribers of MQTT. */
 function topicPublisher(fleet: Fleet): TopicPublisher {
-  const { fanOut } = fleet.broker;
-  return {
-    publishRetained: (topic, payload) =>
-      fanOut.publishRetained({ topic, payload, qos: 1, retain: true }),
-    async publish(topic, payload) {
-      await fanOut.publish({ topic, payload, qos: 1, retain: false });
-    },
-    retained: (topic) => fleet.retained(topic),
-    retainedTopics: () => fleet.retainedTopics('v1/+/+/alert/+'),
-  };
+  const wire = createWire(() => fleet);
+  return { ...wire, retainedTopics: () => wire.retainedTopics('v1/+/+/alert/+') };
 }
