@@ -34,6 +34,8 @@ const SYSTEM_MEANINGS: Readonly<Record<SystemCommand, readonly [args: string, me
 const DENIAL_MEANINGS: Readonly<Record<KeyDenial, string>> = {
   tls: 'The connection is not encrypted: connect over TLS and ask again.',
   unasked: 'Nobody asked this device to change its key. Keep the one you have.',
+  retiring:
+    'Another key of this device is in use, and the one that it has connected with ends soon: connect with the other one.',
   claimed: 'The name belongs to a device that has connected. A person has to decide.',
   quota: 'The claim key is used up.',
   expired: 'The claim key has ended.',

@@ -30,13 +30,14 @@ export type KeyAnswer =
   | { readonly st: 'no'; readonly code: KeyDenial };
 
 /**
- * Why a board gets no key: its connection is not encrypted, nobody asked it to change its key, the name is
- * taken by a device that has connected, the claim key is used up or ended, its model is not one of the
+ * Why a board gets no key: its connection is not encrypted, nobody asked it to change its key, it has
+ * connected with a key that another has replaced, the name is taken by a device that has connected, the claim key is used up or ended, its model is not one of the
  * claim key, somebody said no, or its name is none.
  */
 export const KEY_DENIALS = [
   'tls',
   'unasked',
+  'retiring',
   'claimed',
   'quota',
   'expired',

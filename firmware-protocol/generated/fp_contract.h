@@ -86,6 +86,7 @@
 #define FP_KEY_NO "no"
 #define FP_KEY_DENIAL_TLS "tls"
 #define FP_KEY_DENIAL_UNASKED "unasked"
+#define FP_KEY_DENIAL_RETIRING "retiring"
 #define FP_KEY_DENIAL_CLAIMED "claimed"
 #define FP_KEY_DENIAL_QUOTA "quota"
 #define FP_KEY_DENIAL_EXPIRED "expired"

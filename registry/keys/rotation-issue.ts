@@ -23,6 +23,7 @@ interface Issued {
 }
 
 const UNASKED: Issued = { answer: { st: 'no', code: 'unasked' }, endedKeyId: null };
+const RETIRING: Issued = { answer: { st: 'no', code: 'retiring' }, endedKeyId: null };
 
 /**
  * Makes a device's new key, good for a while and for nothing before it is used. A device that asks again
@@ -40,6 +41,7 @@ export async function issueKey(
   if (rotation === null || !isOpen(rotation)) return UNASKED;
   const old = await findOwnKey(transaction, from);
   if (old === null) return UNASKED;
+  if (old.isReplaced) return RETIRING;
   const soonestMs = (rotation.issuedAt?.getTime() ?? -Infinity) + parts.reissueMs;
   if (soonestMs > parts.nowMs) {
     const retry = Math.ceil((soonestMs - parts.nowMs) / 1000);
@@ -67,16 +69,24 @@ export async function issueKey(
   return { answer: { st: 'ok', user, key: made.key }, endedKeyId };
 }
 
-/** The key of the connection, if it is still one of this device. */
+/**
+ * The key of the connection, if it is still one of this device. `isReplaced`: it retires, and another key is
+ * in its place. Whoever still has such a key is given no new one: a new key would lead past the one in its
+ * place, which would then never end.
+ */
 async function findOwnKey(
   { client }: Transaction,
   { deviceId, keyId }: AskingDevice,
-): Promise<{ name: string } | null> {
-  const { rows } = await client.query<{ name: string }>(
-    `SELECT name FROM api_key WHERE key_id = $1 AND device_id = $2 AND revoked_at IS NULL`,
+): Promise<{ readonly name: string; readonly isReplaced: boolean } | null> {
+  const { rows } = await client.query<{ name: string; is_replaced: boolean }>(
+    `SELECT name, expires_at IS NOT NULL AND EXISTS (
+       SELECT FROM api_key AS other WHERE other.device_id = $2 AND other.revoked_at IS NULL
+         AND other.expires_at IS NULL
+     ) AS is_replaced
+     FROM api_key WHERE key_id = $1 AND device_id = $2 AND revoked_at IS NULL`,
     [keyId, deviceId],
   );
-  return rows[0] ?? null;
+  return rows.map(({ name, is_replaced: isReplaced }) => ({ name, isReplaced }))[0] ?? null;
 }
 
 async function countIssued(
