@@ -29,7 +29,7 @@ import type { Database } from './drizzle/database.ts';
 import type { DownlinkPort } from './fleet-downlink.ts';
 import type { Fleet } from './fleet.ts';
 import type { Logger } from './log.ts';
-import { writeAudit } from './registry/audit.ts';
+import { auditStatement, writeAudit } from './registry/audit.ts';
 import type { Claims } from './registry/keys/claims.ts';
 import type { KeyRotations } from './registry/keys/key-rotations.ts';
 import { createRekeyCampaign } from './registry/keys/rekey-campaign.ts';
@@ -83,7 +83,7 @@ export class Downlink {
     this.#deps = deps;
     const wire = deps.wire ?? createWire(() => this.#fleet);
     const common = { ...deps, wire, writeAudit };
-    this.#commands = createCommands({ ...common, limits: commandLimits(config) });
+    this.#commands = createCommands({ ...common, auditStatement, limits: commandLimits(config) });
     this.#commandParts = createCommandParts({
       ...common,
       commands: this.#commands,

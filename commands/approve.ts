@@ -3,11 +3,10 @@ import {
   CommandBacklogError,
   CommandNotWaitingError,
 } from '../command-errors.ts';
-import type { WriteAudit } from './audit.ts';
 import type { CommandAuthor } from './command.ts';
 import type { QueuedCommand } from './command-row.ts';
 import type { HeldQueue } from './queue-store.ts';
-import { subjectOf } from './queue.ts';
+import { subjectOf, type QueueLimits } from './queue.ts';
 
 /**
  * Lets a command into the queue, at its end, that somebody else has asked for.
@@ -17,7 +16,7 @@ export async function approve(
   { draft, transaction }: HeldQueue,
   subject: QueuedCommand,
   author: CommandAuthor,
-  { backlogMax, writeAudit }: { readonly backlogMax: number; readonly writeAudit: WriteAudit },
+  { backlogMax }: Pick<QueueLimits, 'backlogMax'>,
 ): Promise<void> {
   if (subject.state !== 'awaiting_approval') throw new CommandNotWaitingError(subject.state);
   if (subject.expiresAt.getTime() <= draft.nowMs) throw new CommandNotWaitingError('expired');
@@ -34,7 +33,7 @@ export async function approve(
     'UPDATE command SET queue_number = DEFAULT WHERE command_id = $1 AND organization_id = $2',
     [subject.commandId, author.organizationId],
   );
-  await writeAudit(transaction.orm, {
+  draft.audit({
     organizationId: author.organizationId,
     actor,
     action: 'command.approve',

@@ -1,6 +1,5 @@
 import { CommandEndedError } from '../command-errors.ts';
 import { makeUuidV7 } from '../drizzle/uuid-v7.ts';
-import type { WriteAudit } from './audit.ts';
 import { END_STATES, type CommandAuthor } from './command.ts';
 import type { QueuedCommand } from './command-row.ts';
 import type { QueueDraft } from './queue-draft.ts';
@@ -14,12 +13,7 @@ const ASK_MS = 3_600_000;
  * Cancels a command that has not been answered. Of one that runs the device is asked, before anything
  * else that waits; asked once, its answer decides. @throws {CommandEndedError}
  */
-export async function cancel(
-  { draft, transaction }: HeldQueue,
-  subject: QueuedCommand,
-  author: CommandAuthor,
-  writeAudit: WriteAudit,
-): Promise<void> {
+export function cancel({ draft }: HeldQueue, subject: QueuedCommand, author: CommandAuthor): void {
   if (END_STATES.has(subject.state)) throw new CommandEndedError(subject.state);
   if (subject.state !== 'running') {
     draft.take(
@@ -34,7 +28,7 @@ export async function cancel(
   } else {
     return;
   }
-  await writeAudit(transaction.orm, {
+  draft.audit({
     organizationId: author.organizationId,
     actor: author.actor,
     action: 'command.cancel',

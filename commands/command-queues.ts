@@ -10,7 +10,7 @@ import type { SlotCommand } from '../firmware-protocol/command.ts';
 import type { Hello } from '../firmware-protocol/hello.ts';
 import type { Logger } from '../log.ts';
 import { approve } from './approve.ts';
-import type { WriteAudit } from './audit.ts';
+import type { AuditStatement } from './audit.ts';
 import { cancel } from './cancel.ts';
 import type {
   AckOutcome,
@@ -75,7 +75,7 @@ export interface CommandLimits {
 export interface CommandsDeps {
   readonly database: TenantDatabase;
   readonly wire: CommandWire;
-  readonly writeAudit: WriteAudit;
+  readonly auditStatement: AuditStatement;
   /** Ms since 1970. */
   readonly now: () => number;
   readonly limits: CommandLimits;
@@ -122,7 +122,7 @@ class Queues implements CommandQueues {
 
   constructor(deps: CommandsDeps) {
     this.#deps = deps;
-    const { database, wire, now, log, limits } = deps;
+    const { database, wire, now, log, limits, auditStatement } = deps;
     const lanes = this.#lanes;
     this.#held = new HeldAnswers(limits.acksHeldMax, () => this.#metrics.failed());
     this.#metrics = new CommandMetrics(deps.metricsRegistry, () => ({
@@ -139,7 +139,7 @@ class Queues implements CommandQueues {
       this.#sweeper.sweepSoon();
     };
     const shared = { database, lanes, publisher, metrics, now, log };
-    const turns = new Turns({ ...shared, events: this.#events, inDoubt });
+    const turns = new Turns({ ...shared, auditStatement, events: this.#events, inDoubt });
     this.#turns = turns;
     const { retriesMax, sweepMs } = limits;
     this.#voice = new DeviceVoice({ ...shared, turns, held: this.#held, retriesMax });
@@ -180,13 +180,13 @@ class Queues implements CommandQueues {
       asTenant: true,
     };
     const idempotency = idempotencyOf(request);
-    const { limits, writeAudit } = this.#deps;
+    const { limits } = this.#deps;
     const { organizationId } = author;
     const ask = () =>
       this.#turns.take(
         { organizationId, device },
         wanted,
-        (held) => enqueue(held, { author, request, idempotency }, limits, writeAudit),
+        (held) => enqueue(held, { author, request, idempotency }, limits),
         idempotency,
       );
     // The key is being used for another device at this moment: the second time that is seen.
@@ -215,15 +215,12 @@ class Queues implements CommandQueues {
   }
 
   cancel(author: CommandAuthor, commandId: string): Promise<Command> {
-    return this.#change(author, commandId, (held, subject) =>
-      cancel(held, subject, author, this.#deps.writeAudit),
-    );
+    return this.#change(author, commandId, (held, subject) => cancel(held, subject, author));
   }
 
-  async approve(author: CommandAuthor, commandId: string): Promise<Command> {
-    const { writeAudit, limits } = this.#deps;
+  approve(author: CommandAuthor, commandId: string): Promise<Command> {
     return this.#change(author, commandId, (held, subject) =>
-      approve(held, subject, author, { backlogMax: limits.backlogMax, writeAudit }),
+      approve(held, subject, author, this.#deps.limits),
     );
   }
 
@@ -289,7 +286,7 @@ class Queues implements CommandQueues {
   async #change(
     author: CommandAuthor,
     commandId: string,
-    change: (held: HeldQueue, subject: QueuedCommand) => Promise<void>,
+    change: (held: HeldQueue, subject: QueuedCommand) => void | Promise<void>,
   ): Promise<Command> {
     const { organizationId } = author;
     const { device } = await this.get(organizationId, commandId);

@@ -5,15 +5,15 @@ import { END_STATES, type Command } from './command.ts';
  * found when the time is over.
  */
 export class Outcomes {
-  readonly #waiting = new Map<string, Set<() => void>>();
+  readonly #waiting = new Map<string, Set<(ended: Command) => void>>();
 
   /** A command took a step. */
-  stepped({ commandId, state }: Command): void {
-    if (!END_STATES.has(state)) return;
-    for (const wake of this.#waiting.get(commandId) ?? []) wake();
+  stepped(command: Command): void {
+    if (!END_STATES.has(command.state)) return;
+    for (const wake of this.#waiting.get(command.commandId) ?? []) wake(command);
   }
 
-  /** Resolves with what `read` returns: at once when it has ended, then, or after so many ms. */
+  /** Resolves with the command: at once when it has ended, then, or after so many ms. */
   async of(
     commandId: string,
     read: () => Promise<Command>,
@@ -21,33 +21,34 @@ export class Outcomes {
     noLonger?: AbortSignal,
   ): Promise<Command> {
     let timer: NodeJS.Timeout | undefined;
-    let wake = (): void => undefined;
-    const over = new Promise<void>((resolve) => {
+    let wake: (ended: Command) => void = () => undefined;
+    let giveUp = (): void => undefined;
+    const over = new Promise<Command | null>((resolve) => {
       wake = resolve;
-      timer = setTimeout(resolve, waitMs);
+      giveUp = () => resolve(null);
+      timer = setTimeout(giveUp, waitMs);
     });
     // Before it is read: a step from here on is not missed.
     this.#add(commandId, wake);
-    noLonger?.addEventListener('abort', wake);
+    noLonger?.addEventListener('abort', giveUp);
     try {
       const command = await read();
       if (END_STATES.has(command.state) || noLonger?.aborted === true) return command;
-      await over;
-      return await read();
+      return (await over) ?? (await read());
     } finally {
       clearTimeout(timer);
-      noLonger?.removeEventListener('abort', wake);
+      noLonger?.removeEventListener('abort', giveUp);
       this.#remove(commandId, wake);
     }
   }
 
-  #add(commandId: string, wake: () => void): void {
+  #add(commandId: string, wake: (ended: Command) => void): void {
     const waiting = this.#waiting.get(commandId);
     if (waiting === undefined) this.#waiting.set(commandId, new Set([wake]));
     else waiting.add(wake);
   }
 
-  #remove(commandId: string, wake: () => void): void {
+  #remove(commandId: string, wake: (ended: Command) => void): void {
     const waiting = this.#waiting.get(commandId);
     waiting?.delete(wake);
     if (waiting?.size === 0) this.#waiting.delete(commandId);

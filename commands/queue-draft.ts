@@ -1,3 +1,4 @@
+import type { AuditEntry } from './audit.ts';
 import type { CommandEventDetail } from './command.ts';
 import type { QueuedCommand } from './command-row.ts';
 import { step, type CommandInput } from './command-state.ts';
@@ -68,6 +69,7 @@ export class QueueDraft {
   readonly slot: SlotState;
   readonly nowMs: number;
   readonly steps: DraftedStep[] = [];
+  readonly auditEntries: AuditEntry[] = [];
   readonly added = new Map<string, QueuedCommand>();
   readonly changed = new Map<string, QueuedCommand>();
   /** From the front, as far as they have been read. */
@@ -207,6 +209,11 @@ export class QueueDraft {
   /** What the device says of itself by now. */
   describe(device: Partial<Pick<QueueDevice, 'packetBytesMax'>>): void {
     this.#device = { ...this.#device, ...device };
+  }
+
+  /** Puts a change of this draft into the audit trail. */
+  audit(entry: AuditEntry): void {
+    this.auditEntries.push(entry);
   }
 
   /** The device is known to have used an id. */

@@ -8,11 +8,11 @@ import {
 import { makeUuidV7 } from '../drizzle/uuid-v7.ts';
 import { findArgumentsFault } from '../firmware-protocol/command-arguments.ts';
 import { COMMAND_NAME } from '../firmware-protocol/command.ts';
-import type { WriteAudit } from './audit.ts';
 import type { CommandAuthor, CommandRequest } from './command.ts';
 import type { QueuedCommand } from './command-row.ts';
 import type { QueueDevice, QueueDraft } from './queue-draft.ts';
-import type { HeldQueue, Idempotency } from './queue-store.ts';
+import type { HeldQueue } from './queue-store.ts';
+import type { Idempotency } from './queue-write.ts';
 import { TTL_MS_MAX } from './request-schema.ts';
 import { packetBytesMax } from './slot.ts';
 import { mayAskFor } from './system-command.ts';
@@ -64,12 +64,11 @@ export function idempotencyOf(request: CommandRequest): Idempotency {
  * key that was used before, nothing is put there. @returns the id of the command.
  * @throws {CommandTooBigError} @throws {CommandBacklogError} @throws {IdempotencyKeyError}
  */
-export async function enqueue(
-  { draft, twin, others, awaitingCount, transaction }: HeldQueue,
+export function enqueue(
+  { draft, twin, others, awaitingCount }: HeldQueue,
   { author, request, idempotency }: Enqueued,
   limits: QueueLimits,
-  writeAudit: WriteAudit,
-): Promise<{ commandId: string; twin: QueuedCommand | null }> {
+): { commandId: string; twin: QueuedCommand | null } {
   if (twin !== null) {
     if (twin.requestHash !== idempotency?.hash) throw new IdempotencyKeyError();
     return { commandId: twin.command.commandId, twin: twin.command };
@@ -83,7 +82,7 @@ export async function enqueue(
   }
   draft.add(command);
   const { name, expiresAt, origin } = command;
-  await writeAudit(transaction.orm, {
+  draft.audit({
     organizationId: author.organizationId,
     actor: author.actor,
     action: 'command.create',

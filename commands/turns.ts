@@ -1,4 +1,3 @@
-import type { TenantDatabase } from '../drizzle/transaction.ts';
 import { reasonOf, StoreUnavailableError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Command, CommandEvent } from './command.ts';
@@ -10,16 +9,16 @@ import type { CommandMetrics } from './metrics.ts';
 import {
   takeTurn,
   type HeldQueue,
-  type Idempotency,
+  type QueueStoreParts,
   type QueueTurn,
   type QueueWanted,
 } from './queue-store.ts';
+import type { Idempotency } from './queue-write.ts';
 import type { SlotPublisher } from './slot-publisher.ts';
 import { slotPayload, slotTopic } from './slot.ts';
 
 /** What {@link Turns} works with. */
-export interface TurnsParts {
-  readonly database: TenantDatabase;
+export interface TurnsParts extends QueueStoreParts {
   readonly lanes: Lanes;
   readonly publisher: SlotPublisher;
   readonly events: CommandEvents;
@@ -57,12 +56,12 @@ export class Turns {
     decide: (held: HeldQueue) => T | Promise<T>,
     idempotency: Idempotency = null,
   ): Promise<QueueTurn<T> | null> {
-    const { database, lanes, now } = this.#parts;
+    const { lanes, now } = this.#parts;
     const { organizationId, device } = owner;
     const asked: QueueWanted = { device, ...wanted, organizationId };
     return lanes.run(laneOf(owner), async () => {
       try {
-        const turn = await takeTurn(database, asked, now(), decide, idempotency);
+        const turn = await takeTurn(this.#parts, asked, now(), decide, idempotency);
         if (turn !== null) this.#committed(turn);
         if (turn?.isDone === false) this.#goOn(owner, turn.draft.device.deviceId);
         return turn;

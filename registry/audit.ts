@@ -1,4 +1,5 @@
 import type { NodePgDatabase } from 'drizzle-orm/node-postgres';
+import { withLiterals } from '../drizzle/literals.ts';
 import { auditEvent } from '../drizzle/schema.ts';
 import { makeUuidV7 } from '../drizzle/uuid-v7.ts';
 
@@ -18,4 +19,16 @@ export interface AuditEntry {
 /** Writes to the audit trail, in the transaction of the change that it tells of. */
 export async function writeAudit(orm: NodePgDatabase, entry: AuditEntry): Promise<void> {
   await orm.insert(auditEvent).values({ auditEventId: makeUuidV7(Date.now()), ...entry });
+}
+
+const INSERT = `INSERT INTO audit_event
+  (audit_event_id, organization_id, actor, action, subject, change)
+  VALUES ($1, $2, $3, $4, $5, $6)`;
+
+/** The statement of {@link writeAudit}, for who sends several at once. */
+export function auditStatement(entry: AuditEntry): string {
+  const { organizationId, actor, action, subject, change } = entry;
+  const text = change === undefined ? null : JSON.stringify(change);
+  const id = makeUuidV7(Date.now());
+  return withLiterals(INSERT, [id, organizationId, actor, action, subject, text]);
 }

@@ -8,7 +8,7 @@ import {
 import type { AnsweringDevice } from '../../commands/command.ts';
 import type { CommandWire } from '../../commands/commands.ts';
 import type { Database } from '../../drizzle/database.ts';
-import { writeAudit } from '../../registry/audit.ts';
+import { auditStatement } from '../../registry/audit.ts';
 
 /** Limits of a test's commands: small, so that a test can reach them. */
 export const commandLimits: CommandLimits = {
@@ -34,7 +34,7 @@ export function createTestCommands(
   return createCommands({
     database,
     wire,
-    writeAudit,
+    auditStatement,
     now: more.now ?? Date.now,
     limits: { ...commandLimits, ...more.limits },
     metricsRegistry: more.metricsRegistry ?? new MetricsRegistry(),
