@@ -7,8 +7,8 @@ import { WILLING_BOARD, type BoardHabits } from './simulated-downlink.ts';
 export const COMMANDED_BOARD = 2;
 /** How long the last board of the demo sleeps. */
 export const DEMO_SLEEP_S = 15;
-/** How long it works on a command, so that it is seen to have been sent before. */
-const SLEEPER_COMMAND_MS = 300;
+/** How long it works on a command: longer than answers are waited for before a command is noted as sent. */
+const SLEEPER_COMMAND_MS = 900;
 /** From the start to the first command. */
 export const COMMAND_AFTER_MS = 4000;
 /** From there to the one for the board that sleeps. */
