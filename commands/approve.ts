@@ -6,14 +6,15 @@ import {
 import type { CommandAuthor } from './command.ts';
 import type { QueuedCommand } from './command-row.ts';
 import type { HeldQueue } from './queue-store.ts';
-import { subjectOf, type QueueLimits } from './queue.ts';
+import { subjectOf, supersede, type QueueLimits } from './queue.ts';
 
 /**
- * Lets a command into the queue, at its end, that somebody else has asked for.
+ * Lets a command into the queue, at its end, that somebody else has asked for. Queued ones with the same
+ * `replace` give way, as they do to one that needs no approval.
  * @throws {CommandNotWaitingError} @throws {ApprovalByAuthorError} @throws {CommandBacklogError}
  */
 export async function approve(
-  { draft, transaction }: HeldQueue,
+  { draft, transaction, others }: HeldQueue,
   subject: QueuedCommand,
   author: CommandAuthor,
   { backlogMax }: Pick<QueueLimits, 'backlogMax'>,
@@ -21,6 +22,7 @@ export async function approve(
   if (subject.state !== 'awaiting_approval') throw new CommandNotWaitingError(subject.state);
   if (subject.expiresAt.getTime() <= draft.nowMs) throw new CommandNotWaitingError('expired');
   if (subject.actor === author.actor) throw new ApprovalByAuthorError();
+  supersede(draft, others, subject.commandId);
   if (draft.waiting >= backlogMax) throw new CommandBacklogError(subject.device, backlogMax);
   const { actor } = author;
   draft.take(

@@ -289,8 +289,8 @@ class Queues implements CommandQueues {
     change: (held: HeldQueue, subject: QueuedCommand) => void | Promise<void>,
   ): Promise<Command> {
     const { organizationId } = author;
-    const { device } = await this.get(organizationId, commandId);
-    const wanted = { commandId, asTenant: true };
+    const { device, replaceKey } = await this.get(organizationId, commandId);
+    const wanted = { commandId, replaceKey, asTenant: true };
     const turn = await this.#turns.take({ organizationId, device }, wanted, async (held) => {
       if (held.subject === null) throw new CommandNotFoundError(commandId);
       await change(held, held.subject);

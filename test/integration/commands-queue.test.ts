@@ -366,6 +366,29 @@ describe('approval', () => {
     await slotId('open');
   });
 
+  it('lets the command take the place of queued ones with the same replace key', async () => {
+    const level = (v: number, more: Partial<CommandRequest> = {}) =>
+      send('set', { args: { v }, replaceKey: 'level', ...more });
+    const head = await level(0);
+    const held = await level(1, { needsApproval: true });
+    const queued = await level(2);
+    const unlike = await send('set', { args: { v: 3 }, replaceKey: 'other' });
+    const unapproved = await level(4, { needsApproval: true });
+    await send('blink');
+    await send('blink');
+    await commands.approve({ ...author, actor: 'other' }, held.command.commandId);
+    expect(await commands.get(author.organizationId, queued.command.commandId)).toMatchObject({
+      state: 'cancelled',
+      code: 'replaced',
+      message: `replaced by ${held.command.commandId}`,
+    });
+    expect(await stateOf(held.command.commandId)).toBe('queued');
+    expect(await stateOf(head.command.commandId)).toBe('published');
+    expect(await stateOf(unlike.command.commandId)).toBe('queued');
+    expect(await stateOf(unapproved.command.commandId)).toBe('awaiting_approval');
+    expect(await commands.waiting(device)).toBe(5);
+  });
+
   it('is bounded as the queue is, and ends with the time of the command', async () => {
     const all = [];
     for (let at = 0; at < 5; at += 1) {
