@@ -44,7 +44,7 @@ export function createCommandDesk({ commands, definitions }: CommandDeskDeps): C
       if (isOfPart(request)) return commands.enqueue(author, request);
       const { device, name } = request;
       const applied = await definitions.forDevice(author.organizationId, device, name);
-      return commands.enqueue(author, applyDefinition(request, applied));
+      return commands.enqueue(author, applyDefinition(request, applied), request);
     },
 
     async checkedRequest(organizationId, deviceType, request) {

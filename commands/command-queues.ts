@@ -170,6 +170,7 @@ class Queues implements CommandQueues {
   async enqueue(
     author: CommandAuthor,
     request: CommandRequest,
+    asked: CommandRequest = request,
   ): Promise<{ command: Command; isNew: boolean }> {
     checkRequest(request);
     const { device, idempotencyKey, replaceKey, needsApproval, origin } = request;
@@ -179,7 +180,7 @@ class Queues implements CommandQueues {
       ...(needsApproval ? { awaiting: true as const } : {}),
       asTenant: true,
     };
-    const idempotency = idempotencyOf(request);
+    const idempotency = idempotencyOf(asked, request);
     const { limits } = this.#deps;
     const { organizationId } = author;
     const ask = () =>

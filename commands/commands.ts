@@ -30,6 +30,8 @@ export interface Commands {
   /**
    * Puts a command into the queue of its device; when it resolves that is committed, and the slot is
    * about to be published if it was free. Arguments are not checked against a definition here.
+   * @param asked the request before a definition has filled it in: its idempotency key stands for that.
+   * Left out: the same.
    * @returns the command, and whether it was there already under its idempotency key.
    * @throws {DeviceNotFoundError} @throws {CommandInvalidError} @throws {CommandTooBigError}
    * @throws {CommandBacklogError} @throws {IdempotencyKeyError}
@@ -37,6 +39,7 @@ export interface Commands {
   enqueue(
     author: CommandAuthor,
     request: CommandRequest,
+    asked?: CommandRequest,
   ): Promise<{ command: Command; isNew: boolean }>;
   /** @throws {CommandNotFoundError} */
   get(organizationId: number, commandId: string): Promise<Command>;

@@ -371,6 +371,21 @@ describe('a definition of a command', () => {
     expect((await t.send('DELETE', definition)).status).toBe(404);
   });
 
+  it('that is changed does not make another request of one that is repeated', async () => {
+    const { path } = await newDevice({ type: 'kettle' });
+    const definition = '/api/v1/command-definitions/kettle/relay';
+    const repeat = (body: object) => sendWith({ 'idempotency-key': `changed-${made}` }, path, body);
+    const body = { command: 'relay', args: { on: true } };
+    await t.send('PUT', definition, { ttl: '10m', retry: 'safe' });
+    const first = await repeat(body);
+    expect(first.status).toBe(202);
+    await t.send('PUT', definition, { ttl: '20m' });
+    expect(await repeat(body)).toMatchObject({ status: 202, body: { id: first.body.id } });
+    await t.send('DELETE', definition);
+    expect(await repeat(body)).toMatchObject({ status: 202, body: { id: first.body.id } });
+    expect((await repeat({ ...body, ttl: '10m' })).status).toBe(409);
+  });
+
   it('of any type is asked where the own type has none, and can ask for a second person', async () => {
     const { path } = await newDevice();
     const any = '/api/v1/command-definitions/*/open';

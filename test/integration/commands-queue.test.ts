@@ -150,6 +150,21 @@ describe('the queue of a device', () => {
     expect(refused[0]).toBeInstanceOf(IdempotencyKeyError);
   });
 
+  it('knows a request again whose definition has changed, and one of a row from before', async () => {
+    const asked = commandRequest(device.device, 'relay', { idempotencyKey: `d${made}` });
+    const first = await commands.enqueue(author, { ...asked, ttlMs: 60_000 }, asked);
+    const again = await commands.enqueue(author, { ...asked, ttlMs: 90_000 }, asked);
+    expect(again.command.commandId).toBe(first.command.commandId);
+    const applied = { ...asked, idempotencyKey: `old${made}`, isRetrySafe: true };
+    const old = await commands.enqueue(author, applied);
+    const same = await commands.enqueue(author, applied, { ...applied, isRetrySafe: null });
+    expect(same).toMatchObject({ isNew: false, command: { commandId: old.command.commandId } });
+    const other = { ...applied, ref: 'job42' };
+    await expect(commands.enqueue(author, other, other)).rejects.toBeInstanceOf(
+      IdempotencyKeyError,
+    );
+  });
+
   it('refuses what the device cannot receive, and ends it when that becomes so', async () => {
     await expect(send('blink', { args: { text: 'x'.repeat(200) } })).rejects.toBeInstanceOf(
       CommandTooBigError,
