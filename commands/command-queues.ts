@@ -306,19 +306,21 @@ class Queues implements CommandQueues {
     await this.#turns.take(owner, { deviceId, asTenant: false }, () => undefined);
   }
 
-  async #writeSent(notes: readonly SentNote[]): Promise<void> {
+  async #writeSent(notes: readonly SentNote[]): Promise<ReadonlySet<number> | null> {
     const { database, log } = this.#deps;
     try {
-      const sent = await writeSent(database, notes);
+      const { sent, deviceIds } = await writeSent(database, notes);
       const byDevice = new Map(notes.map((note) => [note.from.deviceId, note]));
       // At once: the step behind it may be committed soon, and is not to be told before it.
       for (const row of sent) {
         const note = byDevice.get(row.row.device_id);
         if (note !== undefined) this.#tellSent(note, row);
       }
+      return deviceIds;
     } catch (err) {
       this.#metrics.failed();
       log.warn({ err: reasonOf(err) }, 'commands were sent and it is not noted');
+      return null;
     }
   }
 

@@ -20,6 +20,16 @@ interface PendingNote {
   readonly mustBe: boolean;
   /** Monotonic. */
   readonly dueMs: number;
+  /** How often it was left out. */
+  readonly misses: number;
+}
+
+/** What became of notes that were written. */
+export interface WrittenNotes {
+  /** Commands that were not known to have been sent. */
+  readonly sent: readonly SentRow[];
+  /** Devices whose rows were free; the notes of others have been left out. */
+  readonly deviceIds: ReadonlySet<number>;
 }
 
 /** A command that is known to have been sent, with the id of the step. */
@@ -36,6 +46,8 @@ const FLUSH_MS = 100;
  */
 const UNANSWERED_MS = 250;
 const NOTES_MAX = 500;
+/** A row is held for milliseconds; that of a device that was deleted is never free. */
+const MISSES_MAX = 20;
 const KNOWN_MAX = 100_000;
 
 /**
@@ -45,17 +57,19 @@ const KNOWN_MAX = 100_000;
 export class SentNotes {
   readonly #wire: Pick<CommandWire, 'retained'>;
   readonly #now: () => number;
-  readonly #flush: (notes: readonly SentNote[]) => Promise<void>;
+  readonly #flush: (notes: readonly SentNote[]) => Promise<ReadonlySet<number> | null>;
   #notes = new Map<number, PendingNote>();
-  /** How devices spell their topics, as far as it is stored. */
+  /** How devices spell their topics: stored, or about to be. */
   readonly #spelling = new Map<number, boolean>();
   #timer: NodeJS.Timeout | null = null;
   #work: Promise<void> = Promise.resolve();
+  #isOver = false;
 
+  /** @param flush gives the devices whose notes were written; null: nothing was. Never rejects. */
   constructor(
     wire: Pick<CommandWire, 'retained'>,
     now: () => number,
-    flush: (notes: readonly SentNote[]) => Promise<void>,
+    flush: (notes: readonly SentNote[]) => Promise<ReadonlySet<number> | null>,
   ) {
     this.#wire = wire;
     this.#now = now;
@@ -72,13 +86,19 @@ export class SentNotes {
     this.#spelling.set(deviceId, usesAlias);
     const note = { from, wireId, usesAlias, atMs: this.#now() };
     const mustBe = isSpellingNew || this.#notes.get(deviceId)?.mustBe === true;
-    this.#notes.set(deviceId, { note, mustBe, dueMs: performance.now() + UNANSWERED_MS });
+    this.#notes.set(deviceId, {
+      note,
+      mustBe,
+      dueMs: performance.now() + UNANSWERED_MS,
+      misses: 0,
+    });
     if (this.#notes.size >= NOTES_MAX) this.#take(Infinity);
     else this.#timer ??= setTimeout(() => this.#take(performance.now()), FLUSH_MS);
   }
 
-  /** Writes what was noted; resolves when it is done or given up. */
+  /** Writes what was noted; resolves when it is done or given up. Nothing is tried again from now on. */
   async drained(): Promise<void> {
+    this.#isOver = true;
     this.#take(Infinity);
     await this.#work;
   }
@@ -87,16 +107,43 @@ export class SentNotes {
   #take(byMs: number): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
-    const notes: SentNote[] = [];
-    for (const [deviceId, { note, mustBe, dueMs }] of this.#notes) {
+    const due: PendingNote[] = [];
+    for (const [deviceId, pending] of this.#notes) {
+      const { note, mustBe, dueMs } = pending;
       if (dueMs > byMs) continue;
       this.#notes.delete(deviceId);
-      if (mustBe || this.#slotId(note.from) === note.wireId) notes.push(note);
+      if (mustBe || this.#slotId(note.from) === note.wireId) due.push(pending);
     }
     if (this.#notes.size > 0) {
       this.#timer = setTimeout(() => this.#take(performance.now()), FLUSH_MS);
     }
-    if (notes.length > 0) this.#work = this.#work.then(() => this.#flush(notes));
+    if (due.length > 0) this.#work = this.#work.then(() => this.#write(due));
+  }
+
+  /** What could not be written of a new spelling is not to be taken for stored. */
+  async #write(due: readonly PendingNote[]): Promise<void> {
+    const written = await this.#flush(due.map(({ note }) => note));
+    for (const pending of due) {
+      const { mustBe, misses, note } = pending;
+      if (!mustBe || written?.has(note.from.deviceId) === true) continue;
+      const mayTryAgain = written !== null && !this.#isOver && misses < MISSES_MAX;
+      this.#missed(pending, mayTryAgain);
+    }
+  }
+
+  #missed(pending: PendingNote, mayTryAgain: boolean): void {
+    const { from, usesAlias } = pending.note;
+    const { deviceId } = from;
+    const newer = this.#notes.get(deviceId);
+    if (newer !== undefined) {
+      this.#notes.set(deviceId, { ...newer, mustBe: true });
+    } else if (mayTryAgain) {
+      const [dueMs, misses] = [performance.now() + UNANSWERED_MS, pending.misses + 1];
+      this.#notes.set(deviceId, { ...pending, dueMs, misses });
+      this.#timer ??= setTimeout(() => this.#take(performance.now()), FLUSH_MS);
+    } else {
+      this.#spelling.set(deviceId, !usesAlias);
+    }
   }
 
   #slotId(from: AnsweringDevice): number | null {
@@ -104,11 +151,11 @@ export class SentNotes {
   }
 }
 
-/** Writes notes. @returns the commands that were not known to have been sent. @throws {StoreUnavailableError} */
+/** Writes notes; those of slots that somebody holds are left out. @throws {StoreUnavailableError} */
 export function writeSent(
   { pool }: Pick<Database, 'pool'>,
   notes: readonly SentNote[],
-): Promise<SentRow[]> {
+): Promise<WrittenNotes> {
   const given = JSON.stringify(
     notes.map(({ from, wireId, usesAlias, atMs }) => ({
       device_id: from.deviceId,
@@ -140,7 +187,7 @@ export function writeSent(
          AND slot.uses_alias <> x.uses_alias`,
       [given, held],
     );
-    const { rows } = await client.query<SentRow>(
+    const { rows: sent } = await client.query<SentRow>(
       `WITH sent AS (
          UPDATE command SET state = 'sent', sent_at = x.at FROM ${x}
          WHERE command.device_id = x.device_id AND command.wire_id = x.wire_id
@@ -154,6 +201,6 @@ export function writeSent(
        FROM step JOIN sent USING (command_id)`,
       [given, held],
     );
-    return rows;
+    return { sent, deviceIds: new Set(held) };
   });
 }

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {
   ApprovalByAuthorError,
@@ -59,6 +60,13 @@ const slotId = async (name: string): Promise<number> => {
 };
 const stateOf = async (commandId: string) =>
   (await commands.get(author.organizationId, commandId)).state;
+async function isSpelledInFull(): Promise<boolean> {
+  const { rows } = await test.database.pool.query<{ uses_alias: boolean }>(
+    'SELECT uses_alias FROM command_slot WHERE device_id = $1',
+    [device.deviceId],
+  );
+  return rows[0]?.uses_alias === false;
+}
 
 describe('the queue of a device', () => {
   it('goes through the slot one by one, and tells each step in order', async () => {
@@ -507,13 +515,27 @@ describe('a device', () => {
     await eventually('sent', async () => (await stateOf(command.commandId)) === 'sent');
     await eventually('told', () => wire.told(command.commandId).includes('sent'));
     commands.sent(device, false);
-    await eventually('its spelling is known', async () => {
-      const { rows } = await test.database.pool.query<{ uses_alias: boolean }>(
-        'SELECT uses_alias FROM command_slot WHERE device_id = $1',
-        [device.deviceId],
-      );
-      return rows[0]?.uses_alias === false;
-    });
+    await eventually('its spelling is known', isSpelledInFull);
+  });
+
+  it('that spells its topics in full is known for it, also when its slot was held meanwhile', async () => {
+    await send('relay');
+    await slotId('relay');
+    const holder = await test.database.pool.connect();
+    try {
+      await holder.query('BEGIN');
+      await holder.query('SELECT 1 FROM command_slot WHERE device_id = $1 FOR UPDATE', [
+        device.deviceId,
+      ]);
+      commands.sent(device, false);
+      // To prove an absence: the note comes by and has to leave the row out.
+      await delay(600);
+      expect(await isSpelledInFull()).toBe(false);
+      await holder.query('COMMIT');
+    } finally {
+      holder.release();
+    }
+    await eventually('its spelling is known', isSpelledInFull);
   });
 
   it('that polls gets the head of its queue until it answers', async () => {
