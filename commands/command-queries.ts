@@ -31,10 +31,21 @@ export interface StoredSlot extends QueueOwner {
 const EVENTS_MAX = 200;
 /** What is none is no command's id, and must not come to the database, which refuses it. */
 const UUID_FORM = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-const NAMED = `SELECT to_jsonb(command) AS row, organization.slug AS organization, device.slug AS device
-  FROM command
-  JOIN device ON device.device_id = command.device_id
-  JOIN organization ON organization.organization_id = command.organization_id`;
+const NAMED = named('command');
+/**
+ * The page is cut before it is joined: what is joined looks rare to the planner, which sorts all then. One
+ * state stands alone: of a list it does not know that an index has it in order.
+ */
+const PAGE = `(SELECT * FROM command
+  WHERE organization_id = $1
+    AND ($2::text IS NULL OR device_id = (
+      SELECT device_id FROM device WHERE organization_id = $1 AND slug = $2))
+    AND ($3::text[] IS NULL OR state = ANY($3))
+    AND ($6::text IS NULL OR state = $6)
+    AND ($4::uuid IS NULL OR command_id < $4)
+  ORDER BY command_id DESC LIMIT $5)`;
+/** The statement of {@link listCommands}: a page, and one more when there are more. */
+export const LIST = `${named(PAGE)} ORDER BY command.command_id DESC`;
 const SLOTS = `SELECT device.device_id, device.organization_id, organization.slug AS organization,
     device.slug AS device, to_jsonb(command) AS head, coalesce(slot.revision, 0)::float8 AS revision
   FROM device
@@ -63,24 +74,22 @@ export async function getCommand(
 /** Reads a page of commands, newest first. @throws {StoreUnavailableError} */
 export function listCommands(
   database: TenantDatabase,
-  { organizationId, device, states, limit, after }: CommandQuery,
+  query: CommandQuery,
 ): Promise<Page<Command>> {
+  const { organizationId, limit } = query;
   return inOrganization(database, organizationId, async ({ client }) => {
-    const { rows } = await client.query<NamedRow>(
-      `${NAMED}
-       WHERE command.organization_id = $1
-         AND ($2::text IS NULL OR command.device_id = (
-           SELECT device_id FROM device WHERE organization_id = $1 AND slug = $2))
-         AND ($3::text[] IS NULL OR command.state = ANY($3))
-         AND ($4::uuid IS NULL OR command.command_id < $4)
-       ORDER BY command.command_id DESC LIMIT $5`,
-      [organizationId, device, states, after, limit + 1],
-    );
+    const { rows } = await client.query<NamedRow>(LIST, listValues(query));
     return cutPage(
-      rows.map((named) => publicCommand(commandOf(named.row, named))),
+      rows.map((row) => publicCommand(commandOf(row.row, row))),
       limit,
     );
   });
+}
+
+/** What {@link LIST} is asked with. */
+export function listValues({ organizationId, device, states, limit, after }: CommandQuery) {
+  const [only = null] = states?.length === 1 ? states : [];
+  return [organizationId, device, only === null ? states : null, after, limit + 1, only];
 }
 
 /** Reads the newest steps of a command, oldest first. @throws {CommandNotFoundError} @throws {StoreUnavailableError} */
@@ -190,6 +199,14 @@ export async function listStalled({ pool }: Pick<Database, 'pool'>): Promise<Que
     ),
   );
   return rows;
+}
+
+/** @param commands a table, or a statement in parentheses. */
+function named(commands: string): string {
+  return `SELECT to_jsonb(command) AS row, organization.slug AS organization, device.slug AS device
+    FROM ${commands} AS command
+    JOIN device ON device.device_id = command.device_id
+    JOIN organization ON organization.organization_id = command.organization_id`;
 }
 
 interface SlotRow extends CommandNames {

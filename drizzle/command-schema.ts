@@ -76,6 +76,10 @@ export const command = pgTable(
   (table) => [
     index('command_organization_id_idx').on(table.organizationId, table.commandId),
     index('command_device_id_idx').on(table.deviceId, table.commandId),
+    // Nearly all commands have succeeded: those are found soon without it.
+    index('command_state_idx')
+      .on(table.organizationId, table.state, table.commandId)
+      .where(sql`${table.state} <> 'succeeded'`),
     index('command_queue_idx')
       .on(table.deviceId, table.queueNumber)
       .where(sql`${table.state} = 'queued'`),

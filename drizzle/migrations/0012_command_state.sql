@@ -1,0 +1,1 @@
+CREATE INDEX "command_state_idx" ON "command" USING btree ("organization_id","state","command_id") WHERE "command"."state" <> 'succeeded';
