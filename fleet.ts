@@ -237,13 +237,15 @@ function deviceParts({ ingest, config, downlink, now }: FleetDeps, parts: Parts)
       if (!isTaken) held.forget();
       return isTaken;
     },
+    greet: (device) => greetings.subscribed(device),
     subscribedInbox(device) {
       readers.subscribed(device);
-      greetings.subscribed(device);
       const slot = canonicalTopic(device.principal, 'in/cmd');
-      if (device.readsCommands && store.retained(slot) !== null) {
-        downlink.reading(device.principal, device.usesAlias);
-      }
+      void greetings.subscribed(device).then(() => {
+        // What is retained is written behind the greeting.
+        if (!device.readsCommands || device.session?.framer.destroyed !== false) return;
+        if (store.retained(slot) !== null) downlink.reading(device.principal, device.usesAlias);
+      });
     },
     refused(session, code, detail) {
       metrics.errorTold(code);

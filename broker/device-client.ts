@@ -79,6 +79,8 @@ export interface DeviceParts {
   ) => boolean;
   /** It was granted topics under `in/`. */
   readonly subscribedInbox: (device: DeviceClient) => void;
+  /** Greets it because of a SUBSCRIBE. Resolves soon, when the greeting is on its way; never rejects. */
+  readonly greet: (device: DeviceClient) => Promise<void>;
   /** Takes what it says of commands, configuration and keys. */
   readonly answers: AnswerPort;
   readonly refused: (session: Session, code: RefusalCode, detail: string) => void;
@@ -102,6 +104,7 @@ export class DeviceClient implements Access {
   readonly #parts: DeviceParts;
   readonly #dataStream: Stream;
   readonly #inbox: string;
+  readonly #slot: string;
   /** Verdicts by topic name. */
   readonly #intakes = new Map<string, Intake>();
   /** Whether the device spells its topics `v1/me/…` and is answered so. */
@@ -120,6 +123,7 @@ export class DeviceClient implements Access {
     this.#parts = parts;
     this.#dataStream = new Stream(canonicalTopic(principal, 'data'), parts.fanOut);
     this.#inbox = canonicalTopic(principal, 'in/');
+    this.#slot = canonicalTopic(principal, 'in/cmd');
   }
 
   /** The connection; null before it has begun. */
@@ -211,7 +215,7 @@ export class DeviceClient implements Access {
 
   subscribed(filters: readonly string[]): void {
     if (!filters.some((filter) => filter.startsWith(this.#inbox))) return;
-    this.#readsCommands ||= filters.includes(canonicalTopic(this.principal, 'in/cmd'));
+    this.#readsCommands ||= filters.includes(this.#slot);
     this.#parts.subscribedInbox(this);
   }
 
@@ -219,15 +223,24 @@ export class DeviceClient implements Access {
     return this.#usesAlias ? aliasOf(topic, this.principal) : topic;
   }
 
-  retained(filter: string): Iterable<OutgoingMessage> {
+  /** The slot comes behind the greeting: a board without a clock cannot tell before whether it is over. */
+  retained(filter: string): Iterable<OutgoingMessage> | AsyncIterable<OutgoingMessage> {
     const found = this.#parts.retained(filter);
-    return found === null ? [] : [found];
+    if (found === null) return [];
+    return filter === this.#slot ? this.#slotBehindGreeting() : [found];
   }
 
   closed(code: string): void {
     if (this.#session === null) return;
     this.#parts.ingest.closeLane(this.#lane);
     this.#parts.closed(this, this.#session, code);
+  }
+
+  /** As it stands by then. */
+  async *#slotBehindGreeting(): AsyncGenerator<OutgoingMessage> {
+    await this.#parts.greet(this);
+    const found = this.#parts.retained(this.#slot);
+    if (found !== null) yield found;
   }
 
   #store(intake: Intake, message: IncomingMessage): boolean {

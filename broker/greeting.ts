@@ -25,6 +25,13 @@ export type FindWaiting<Device> = (device: Device) => Promise<Waiting>;
 /** Several filters and a hello in one go are one greeting. */
 const COALESCE_MS = 20;
 
+/** A greeting that is under way. */
+interface DueGreeting {
+  /** To be echoed. */
+  upMs: number | null;
+  readonly sent: Promise<void>;
+}
+
 /**
  * Greets a device that subscribes to its inbox or says hello: `in/hello`
  * `{"ts":1795235431857,"up":812,"cmd":2,"cfg":7,"seq":1234}` carries the server's time in ms since 1970
@@ -35,8 +42,8 @@ const COALESCE_MS = 20;
 export class Greetings<Device extends GreetedDevice> {
   readonly #findWaiting: FindWaiting<Device>;
   readonly #now: () => number;
-  /** Devices about to be greeted, and the uptime to echo. */
-  readonly #due = new WeakMap<Device, number | null>();
+  /** Devices about to be greeted. */
+  readonly #due = new WeakMap<Device, DueGreeting>();
 
   /** @param now the wall clock, in ms since 1970. */
   constructor(findWaiting: FindWaiting<Device>, now: () => number = Date.now) {
@@ -44,25 +51,30 @@ export class Greetings<Device extends GreetedDevice> {
     this.#now = now;
   }
 
-  /** Tells that the device may read its inbox. */
-  subscribed(device: Device): void {
-    this.#greetSoon(device, this.#due.get(device) ?? null);
+  /** Tells that the device may read its inbox. Resolves once it has been greeted; never rejects. */
+  subscribed(device: Device): Promise<void> {
+    return this.#greetSoon(device).sent;
   }
 
   /** Tells that the device said hello. The last uptime counts. */
   heard(device: Device, hello: Hello): void {
-    this.#greetSoon(device, hello.up ?? null);
+    this.#greetSoon(device).upMs = hello.up ?? null;
   }
 
-  #greetSoon(device: Device, upMs: number | null): void {
-    const isDue = this.#due.has(device);
-    this.#due.set(device, upMs);
-    if (!isDue) setTimeout(() => void this.#greet(device), COALESCE_MS);
+  #greetSoon(device: Device): DueGreeting {
+    const underWay = this.#due.get(device);
+    if (underWay !== undefined) return underWay;
+    const sent = new Promise<void>((resolve) => {
+      setTimeout(() => resolve(this.#greet(device)), COALESCE_MS);
+    });
+    const due = { upMs: null, sent };
+    this.#due.set(device, due);
+    return due;
   }
 
   async #greet(device: Device): Promise<void> {
     const { commands, configVersion } = await this.#findWaiting(device);
-    const up = this.#due.get(device) ?? null;
+    const up = this.#due.get(device)?.upMs ?? null;
     this.#due.delete(device);
     const seq = device.storedSequence;
     device.session?.send(canonicalTopic(device.principal, 'in/hello'), {

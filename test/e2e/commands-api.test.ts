@@ -63,6 +63,29 @@ describe('a command over HTTP', () => {
     expect(done.map(({ args }) => args['count'])).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
   });
 
+  it('that was there before its device comes behind the greeting, at each subscription', async () => {
+    const added = await app.addDevice('clockless');
+    const sent = await app.api('POST', '/api/v1/devices/clockless/commands', { command: 'relay' });
+    expect(sent.body.state).toBe('published');
+    for (const filter of ['v1/me/in/+', 'v1/me/in/cmd']) {
+      const client = await app.connect(added);
+      open.push(client);
+      const topics: string[] = [];
+      client.on('message', (topic) => topics.push(topic));
+      for (let round = 1; round <= 2; round += 1) {
+        await client.subscribeAsync(filter, { qos: 1 });
+        await eventually('both', () => topics.length === 2 * round);
+      }
+      const once = ['v1/me/in/hello', 'v1/me/in/cmd'];
+      expect(topics, filter).toEqual([...once, ...once]);
+    }
+    const { id } = sent.body;
+    await eventually(
+      'sent',
+      async () => (await app.api('GET', `/api/v1/commands/${id}`)).body.state === 'sent',
+    );
+  });
+
   it('that is waited for is answered when the program stops, which does not wait for it', async () => {
     const other = await startTestApp();
     await other.api('POST', '/api/v1/devices', { device: 'asleep' });

@@ -29,6 +29,8 @@ function createDevice(wanted: Set<string>) {
   const refused: string[] = [];
   const closed: string[] = [];
   const state = { isQuarantined: false };
+  const retained = new Map<string, OutgoingMessage>();
+  const greeted: (() => void)[] = [];
   let acknowledged = 0;
   const answered = (channel: string, answer: unknown): Promise<void> =>
     new Promise((resolve) => void answers.push([channel, answer, resolve]));
@@ -54,6 +56,8 @@ function createDevice(wanted: Set<string>) {
       },
     },
     fanOut,
+    retained: (topic: string) => retained.get(topic) ?? null,
+    greet: () => new Promise<void>((resolve) => void greeted.push(resolve)),
     answers: {
       acknowledged: (_device: unknown, ack: unknown) => answered('ack', ack),
       reported: (_device: unknown, report: unknown) => answered('cfg', report),
@@ -72,6 +76,9 @@ function createDevice(wanted: Set<string>) {
     close: (reason: string) => void closed.push(reason),
   } as unknown as Session);
   return {
+    client,
+    retained,
+    greeted,
     accepted,
     sent,
     asked,
@@ -222,5 +229,43 @@ describe('an answer of a device', () => {
     expect([device.answers.length, device.refused, device.closed]).toEqual([100, ['rate'], []]);
     device.publish('v1/me/ack', 1, '{"id":7,"st":"run"}');
     expect([device.answers.length, device.closed]).toEqual([100, ['rate']]);
+  });
+});
+
+describe('what is retained for a device', () => {
+  const message = (topic: string, text: string): OutgoingMessage => ({
+    topic,
+    payload: Buffer.from(text),
+    qos: 1,
+    retain: true,
+  });
+  const SLOT = 'v1/acme/boiler-7/in/cmd';
+  const CONFIGURATION = 'v1/acme/boiler-7/in/cfg';
+  const read = async (found: Iterable<OutgoingMessage> | AsyncIterable<OutgoingMessage>) => {
+    const texts: string[] = [];
+    for await (const { payload } of found) texts.push(payload.toString());
+    return texts;
+  };
+
+  it('comes at once, but for the slot, which comes behind the greeting as it stands by then', async () => {
+    const { client, retained, greeted } = createDevice(new Set());
+    retained.set(SLOT, message(SLOT, 'old'));
+    retained.set(CONFIGURATION, message(CONFIGURATION, 'cfg'));
+    expect(await read(client.retained(CONFIGURATION))).toEqual(['cfg']);
+    let texts: string[] | null = null;
+    const reading = read(client.retained(SLOT)).then((all) => (texts = all));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(texts).toBeNull();
+    expect(greeted).toHaveLength(1);
+    retained.set(SLOT, message(SLOT, 'new'));
+    greeted[0]?.();
+    await reading;
+    expect(texts).toEqual(['new']);
+  });
+
+  it('asks for no greeting when nothing stands in the slot', async () => {
+    const { client, greeted } = createDevice(new Set());
+    expect(await read(client.retained(SLOT))).toEqual([]);
+    expect(greeted).toEqual([]);
   });
 });

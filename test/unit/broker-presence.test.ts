@@ -715,8 +715,8 @@ describe('Greetings', () => {
     const sent: unknown[] = [];
     const greetings = new Greetings(waiting, () => T);
     const boiler = device(sent);
-    greetings.subscribed(boiler);
-    greetings.subscribed(boiler);
+    void greetings.subscribed(boiler);
+    void greetings.subscribed(boiler);
     await pass(19);
     expect(sent).toEqual([]);
     await pass(1);
@@ -728,7 +728,7 @@ describe('Greetings', () => {
     const greetings = new Greetings(waiting, () => T);
     const boiler = device(sent, 1234);
     greetings.heard(boiler, { up: 800 });
-    greetings.subscribed(boiler);
+    void greetings.subscribed(boiler);
     greetings.heard(boiler, { up: 812 });
     await pass(20);
     greetings.heard(boiler, { fw: '1' });
@@ -737,5 +737,20 @@ describe('Greetings', () => {
       [topic, { ts: T, up: 812, cmd: 2, cfg: 7, seq: 1234 }],
       [topic, { ts: T, cmd: 2, cfg: 7, seq: 1234 }],
     ]);
+  });
+
+  it('tells when the greeting has gone, also who asks while it is under way', async () => {
+    const sent: unknown[] = [];
+    const told: number[] = [];
+    const greetings = new Greetings(waiting, () => T);
+    const boiler = device(sent);
+    greetings.heard(boiler, { up: 800 });
+    await pass(10);
+    void greetings.subscribed(boiler).then(() => told.push(sent.length));
+    await pass(9);
+    expect(told).toEqual([]);
+    await pass(1);
+    expect(told).toEqual([1]);
+    expect(sent).toEqual([[topic, { ts: T, up: 800, cmd: 2, cfg: 7 }]]);
   });
 });

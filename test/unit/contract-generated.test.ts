@@ -238,7 +238,7 @@ describe('what the program sends', () => {
     const greetings = new Greetings(() => Promise.resolve({ commands: 2, configVersion: 7 }));
     greetings.heard(device as never, { up: 812 });
     const silent = { ...device, storedSequence: null };
-    greetings.subscribed(silent as never);
+    void greetings.subscribed(silent as never);
     await expect.poll(() => sent.length).toBe(2);
     for (const message of sent) expectToFit('in-hello', message);
     expect(sent.map((message) => Object.keys(message).length)).toEqual([5, 3]);
