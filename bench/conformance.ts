@@ -10,6 +10,7 @@ import {
   type GivenOptions,
   type OptionTable,
 } from './command-line.ts';
+import { kitTls } from './conformance-tls.ts';
 import { REAL_PACE } from './conformance/exam.ts';
 import { reportText } from './conformance/report.ts';
 import { runConformance } from './conformance/run.ts';
@@ -24,6 +25,10 @@ const HELP = `Plays the platform against one real device and reports, point by p
   --key KEY             instead of it: the key of the device, pbd_…
   --host ADDRESS        where to listen; 0.0.0.0 for a board on the network   (127.0.0.1)
   --port N              where to listen                                       (2883)
+  --tls                 MQTT over TLS, with a CA that the kit makes, keeps and prints
+  --tls-name NAME       with --tls: one more name or address by which boards know this machine
+  --tls-cert FILE       instead of --tls: a certificate (chain) of yours, in PEM
+  --tls-key FILE        and its key
   --for D               end then at the latest: 600, 90s, 30m or 2h           (30m)
   --configuration JSON  one that the firmware can apply                       ({})
   --refusal 4|5         CONNACK by which the key is refused                   (5)
@@ -34,8 +39,8 @@ const HELP = `Plays the platform against one real device and reports, point by p
 
 Point the device to this address in place of Puback, with the key that it has. Nothing is stored and Puback
 need not run. The device should send a sample at QoS 1 at least once in two minutes, and one that sleeps
-should sleep for some seconds only. Without TLS: on a network that you trust. docs/conformance-kit.md
-explains each point.
+should sleep for some seconds only. Without TLS keys can be read on the way: on a network that you trust.
+docs/conformance-kit.md explains each point.
 
 Exit status: 0 every point that must hold does, 1 some do not or were not reached, 2 the run could not
 take place.
@@ -46,6 +51,10 @@ const OPTIONS: OptionTable = {
   key: { type: 'string' },
   host: { type: 'string' },
   port: { type: 'string' },
+  tls: { type: 'boolean' },
+  'tls-name': { type: 'string', multiple: true },
+  'tls-cert': { type: 'string' },
+  'tls-key': { type: 'string' },
   for: { type: 'string' },
   configuration: { type: 'string' },
   refusal: { type: 'string' },
@@ -58,10 +67,12 @@ await runTool(HELP, OPTIONS, async (given) => {
   loadEnvFile();
   const key = await keyOf(given);
   const host = textOption(given, 'host', '127.0.0.1');
+  const tls = await kitTls(given, host, dataDirOf(given));
   const progress = createProgress(process.stderr);
   const report = await runConformance({
     key,
     host,
+    tls,
     port: countOption(given, 'port', 2883, [0, 65_535]),
     forMs: durationOption(given, 'for', 1800) * 1000,
     configuration: configurationOf(given),
@@ -70,8 +81,11 @@ await runTool(HELP, OPTIONS, async (given) => {
     pace: REAL_PACE,
     stop: interruption(),
     say: (line) => progress.step(line),
-    onListening: (port) =>
-      progress.step(`listening on mqtt://${host}:${port} for the device with key ${shownKey(key)}`),
+    onListening: (port) => {
+      const url = `${tls === null ? 'mqtt' : 'mqtts'}://${host}:${port}`;
+      process.stderr.write(`listening on ${url} for the device with key ${shownKey(key)}\n`);
+      process.stderr.write(tls?.notes ?? '');
+    },
   }).catch((error: unknown) => {
     const isOfPort = error instanceof Error && 'syscall' in error && 'port' in error;
     if (!isOfPort) throw error;
@@ -97,12 +111,15 @@ async function keyOf(given: GivenOptions): Promise<string> {
 }
 
 async function storedKey(given: GivenOptions, device: string): Promise<string> {
-  const dataDir = textOption(given, 'data-dir', process.env['DATA_DIR']?.trim() || './data');
-  const credentials = await readCredentials(dataDir);
+  const credentials = await readCredentials(dataDirOf(given));
   if (credentials.device === device) return credentials.deviceKey;
   throw new ToolFailedError(
     `credentials.json has the key of ${credentials.device} and not of ${device}: give it with --key`,
   );
+}
+
+function dataDirOf(given: GivenOptions): string {
+  return textOption(given, 'data-dir', process.env['DATA_DIR']?.trim() || './data');
 }
 
 function configurationOf(given: GivenOptions): Record<string, unknown> {

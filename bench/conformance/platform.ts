@@ -1,4 +1,5 @@
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { createServer as createTlsServer } from 'node:tls';
 import type { IConnectPacket, IPublishPacket, ISubscribePacket, Packet } from 'mqtt-packet';
 import { decodeHello } from '../../firmware-protocol/hello.ts';
 import { Refusal, RETAINED_INBOX_TOPICS } from '../../firmware-protocol/contract.ts';
@@ -12,7 +13,9 @@ import {
   type Happening,
   type PacketLink,
 } from './contact.ts';
+import type { Certificate } from './certificate.ts';
 import { DeviceRecord } from './device-record.ts';
+import { handshakeFault, isClientHello } from './handshake.ts';
 
 /** Where the platform listens and whom it lets in. */
 export interface PlatformOptions {
@@ -21,6 +24,8 @@ export interface PlatformOptions {
   readonly port: number;
   /** The key of the device under test. */
   readonly key: string;
+  /** Shown to clients, which then have to speak TLS 1.2 or newer; null: MQTT without TLS. */
+  readonly tls: Certificate | null;
   /** Ends the run: all that waits rejects with `TimeOver`. */
   readonly over: AbortSignal;
   /** Told when a client is refused that is not the device under test, or speaks otherwise. */
@@ -30,6 +35,8 @@ export interface PlatformOptions {
 const GREETING_DELAY_MS = 20;
 /** Most connections at once, strangers included. */
 const SOCKETS_MAX = 32;
+/** Longest TLS handshake: slow boards take some seconds. */
+const HANDSHAKE_MS = 30_000;
 
 /**
  * A platform as a device sees it, in one process and for one device: it takes CONNECT, grants, greets,
@@ -71,9 +78,15 @@ export class Platform {
 
   /** Listens. @returns the port. */
   async start(): Promise<number> {
-    const { host, port } = this.#options;
-    const server = createServer((socket) => this.#accept(socket));
+    const { host, port, tls } = this.#options;
+    const server =
+      tls === null ? createServer() : createTlsServer({ ...tls, handshakeTimeout: HANDSHAKE_MS });
     this.#server = server;
+    server.on('connection', (socket: Socket) => this.#hold(socket));
+    server.on(tls === null ? 'connection' : 'secureConnection', (socket: Socket) => {
+      this.#accept(socket);
+    });
+    server.on('tlsClientError', (error: Error) => this.#refuse(handshakeFault(error)));
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       server.listen(port, host, resolve);
@@ -154,13 +167,20 @@ export class Platform {
     return this.#record.rest(ms);
   }
 
-  #accept(socket: Socket): void {
+  #hold(socket: Socket): void {
     if (this.#sockets.size >= SOCKETS_MAX) {
       socket.destroy();
       return;
     }
     this.#sockets.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+  }
+
+  #accept(socket: Socket): void {
     let contact: Contact | null = null;
+    socket.once('data', (bytes: Buffer) => {
+      if (isClientHello(bytes)) this.#refuse('it speaks TLS, and this is MQTT without: --tls');
+    });
     openLink(
       socket,
       (packet, link) => {
@@ -169,21 +189,17 @@ export class Platform {
         else link.destroy();
       },
       () => {
-        this.#sockets.delete(socket);
         if (contact !== null) this.#end(contact);
       },
     );
   }
 
   #login(packet: IConnectPacket, link: PacketLink): Contact | null {
-    const { key, onStranger } = this.#options;
+    const { key } = this.#options;
     const password = packet.password?.toString() ?? '';
     const given = password === '' ? (packet.username ?? '') : password;
     const fault = loginFault(packet, given === key);
-    if (fault !== null) {
-      this.refusal = fault.why;
-      onStranger(fault.why);
-    }
+    if (fault !== null) this.#refuse(fault.why);
     const answer = fault?.answer ?? this.admission();
     if (fault === null) this.#record.note({ kind: 'connect', atMs: performance.now(), answer });
     if (answer !== 'drop') link.send({ cmd: 'connack', returnCode: answer, sessionPresent: false });
@@ -197,6 +213,11 @@ export class Platform {
     this.#current = { contact, link };
     this.#record.note({ kind: 'admitted', atMs: contact.openedAtMs, contact });
     return contact;
+  }
+
+  #refuse(why: string): void {
+    this.refusal = why;
+    this.#options.onStranger(why);
   }
 
   #end(contact: Contact): void {

@@ -7,6 +7,7 @@ import {
   giveRefusable,
 } from './commands.ts';
 import { giveConfiguration } from './configuration.ts';
+import type { Certificate } from './certificate.ts';
 import { TimeOver } from './device-record.ts';
 import { Exam, type ExamOptions } from './exam.ts';
 import { loseSamples, refuseKey } from './losses.ts';
@@ -21,6 +22,8 @@ export interface ConformanceOptions extends ExamOptions {
   readonly port: number;
   /** The key of the device under test. */
   readonly key: string;
+  /** Shown to the device, which then has to speak TLS; null: MQTT without TLS. */
+  readonly tls: Certificate | null;
   /** The run ends then at the latest. */
   readonly forMs: number;
   /** Ends the run early. */
@@ -57,7 +60,7 @@ const SCENES: readonly (readonly [needsInbox: boolean, play: (exam: Exam) => Pro
  * @throws {Error} when the port cannot be listened on.
  */
 export async function runConformance(options: ConformanceOptions): Promise<ConformanceReport> {
-  const { host, port, key, forMs, stop, say } = options;
+  const { host, port, key, tls, forMs, stop, say } = options;
   const startedAt = performance.now();
   const verdicts = new Verdicts();
   // Node.js 20 may collect a signal that only AbortSignal.any knows: it would never come.
@@ -65,7 +68,7 @@ export async function runConformance(options: ConformanceOptions): Promise<Confo
   const timer = setTimeout(() => over.abort(), forMs);
   stop.addEventListener('abort', () => over.abort());
   const platform = new Platform({
-    ...{ host, port, key, over: over.signal },
+    ...{ host, port, key, tls, over: over.signal },
     onStranger: (why) => say(`refused a client: ${why}`),
   });
   const exam = new Exam(platform, verdicts, options);

@@ -1,10 +1,18 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { connect as connectTls } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import {
+  issueCertificate,
+  makeAuthority,
+  type Certificate,
+} from '../../bench/conformance/certificate.ts';
 import { DeviceRecord, TimeOver } from '../../bench/conformance/device-record.ts';
 import { Platform } from '../../bench/conformance/platform.ts';
 import { isConformant, POINTS, type PointId } from '../../bench/conformance/points.ts';
@@ -16,11 +24,14 @@ import {
 } from '../../bench/conformance/run.ts';
 import { makeKey } from '../../firmware-protocol/keys.ts';
 import { DeviceUnderTest, QUICK_PACE, type DeviceOptions } from '../support/device-under-test.ts';
+import { eventually } from '../support/eventually.ts';
 import { hasHeader, hasProgram, run } from '../support/programs.ts';
 import { openRaw, type RawClient } from '../support/raw-client.ts';
 import { fixedHeader, frame } from '../support/wire.ts';
 
 hasProgram('gcc', 'the core in C before the conformance kit');
+const hasMosquitto = hasProgram('mosquitto_pub', 'a client that sends alerts of TLS');
+const hasOpenssl = hasProgram('openssl', 'a strict look at certificates of the conformance kit');
 const hasLibmosquitto = hasHeader('mosquitto.h', 'libmosquitto-dev');
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const C_SOURCES = [
@@ -28,6 +39,8 @@ const C_SOURCES = [
   join(ROOT, 'firmware-protocol/src/fp.c'),
   join(ROOT, 'firmware-protocol/src/fp_client.c'),
 ];
+const authority = makeAuthority();
+const certificate = issueCertificate(authority, ['localhost', '127.0.0.1', '::1']);
 /** Simulated devices at once. */
 const WAVE_DEVICES = 12;
 
@@ -40,13 +53,21 @@ async function examine(
   let device: DeviceUnderTest | null = null;
   try {
     return await play((port, key) => {
-      const url = `mqtt://127.0.0.1:${port}`;
+      const url = `${given.tls === undefined ? 'mqtt' : 'mqtts'}://127.0.0.1:${port}`;
       device = new DeviceUnderTest({ url, ...options, key: deviceKey ?? key });
       device.start();
     }, given);
   } finally {
     (device as DeviceUnderTest | null)?.stop();
   }
+}
+
+interface BoardOptions {
+  readonly speed: number;
+  readonly sleepS: number;
+  readonly tls: Certificate | null;
+  /** File of the CA, or nothing. */
+  readonly ca: readonly string[];
 }
 
 function examineFlawed(flaw: PointId): Promise<ConformanceReport> {
@@ -56,21 +77,19 @@ function examineFlawed(flaw: PointId): Promise<ConformanceReport> {
 }
 
 /**
- * Examines a program that takes host, port, key, how many times faster than the contract it is to be, and
- * the seconds that it sleeps.
+ * Examines a program that takes host, port, key, how many times faster than the contract it is to be, the
+ * seconds that it sleeps, and for TLS the file of a CA.
  */
 async function examineProgram(
   program: string,
-  speed: number,
-  sleepS: number,
+  { speed, sleepS, tls, ca }: BoardOptions,
 ): Promise<ConformanceReport> {
   let device: ChildProcess | null = null;
-  const times = { forMs: 28_000, pace: { ...QUICK_PACE, refusedMs: 60_000 / speed } };
+  const times = { forMs: 28_000, pace: { ...QUICK_PACE, refusedMs: 60_000 / speed }, tls };
   try {
     return await play((port, key) => {
-      device = spawn(program, ['127.0.0.1', String(port), key, String(speed), String(sleepS)], {
-        stdio: 'inherit',
-      });
+      const args = ['127.0.0.1', String(port), key, String(speed), String(sleepS), ...ca];
+      device = spawn(program, args, { stdio: 'inherit' });
     }, times);
   } finally {
     (device as ChildProcess | null)?.kill();
@@ -86,6 +105,7 @@ function play(
     host: '127.0.0.1',
     port: 0,
     key,
+    tls: null,
     forMs: 25_000,
     configuration: { every: 60 },
     refusal: 5,
@@ -118,6 +138,22 @@ describe.concurrent('the conformance kit', () => {
     expect(pointsOf(report, 'passed')).toContain('sleep');
   });
 
+  it('passes good firmware over TLS', async () => {
+    const report = await examine({ ca: authority.cert }, { tls: certificate });
+    expect(pointsOf(report, 'failed'), reportText(report)).toEqual([]);
+    expect(pointsOf(report, 'not_reached'), reportText(report)).toEqual([]);
+    expect(report.isConformant).toBe(true);
+  });
+
+  it.each([
+    ['trusts another CA', makeAuthority().cert, certificate],
+    ['knows it by another name', authority.cert, issueCertificate(authority, ['board.example'])],
+  ])('does not wait in vain for firmware that %s, but says so', async (_, ca, tls) => {
+    const report = await examine({ ca }, { tls, forMs: 600 });
+    expect(pointsOf(report, 'failed')).toEqual(['connect']);
+    expect(report.points[0]?.detail).toContain('does it take the certificate');
+  });
+
   it('passes firmware at QoS 0 without system commands, and says what it cannot see', async () => {
     const report = await examine({ qos: 0, knowsSystem: false });
     expect(pointsOf(report, 'failed'), reportText(report)).toEqual([]);
@@ -126,15 +162,19 @@ describe.concurrent('the conformance kit', () => {
   });
 
   it.skipIf(!hasLibmosquitto).each([
-    ['always on', 20, 0],
-    ['that sleeps', 10, 4],
-  ] as const)('passes the core in C over libmosquitto, %s', async (_, speed, sleepS) => {
+    ['always on', 20, 0, false],
+    ['that sleeps', 10, 4, false],
+    ['over TLS', 20, 0, true],
+  ] as const)('passes the core in C over libmosquitto, %s', async (_, speed, sleepS, isTls) => {
     const folder = await mkdtemp(join(tmpdir(), 'puback-under-test-'));
     try {
       const program = join(folder, 'fp_under_test');
       const strict = ['-std=c99', '-Wall', '-Wextra', '-Werror'];
       await run('gcc', [...strict, '-o', program, ...C_SOURCES, '-lmosquitto']);
-      const report = await examineProgram(program, speed, sleepS);
+      const caFile = join(folder, 'ca.pem');
+      await writeFile(caFile, authority.cert);
+      const secure = isTls ? { tls: certificate, ca: [caFile] } : { tls: null, ca: [] };
+      const report = await examineProgram(program, { speed, sleepS, ...secure });
       expect(pointsOf(report, 'failed'), reportText(report)).toEqual([]);
       expect(pointsOf(report, 'not_reached'), reportText(report)).toEqual([]);
       expect(pointsOf(report, 'not_applicable')).toEqual(sleepS === 0 ? ['sleep'] : []);
@@ -197,7 +237,7 @@ describe('the platform of the kit', () => {
   const open: RawClient[] = [];
   beforeEach(async () => {
     platform = new Platform({
-      ...{ host: '127.0.0.1', port: 0, key, over: over.signal },
+      ...{ host: '127.0.0.1', port: 0, key, tls: null, over: over.signal },
       onStranger: () => undefined,
     });
     url = `mqtt://127.0.0.1:${await platform.start()}`;
@@ -254,6 +294,103 @@ describe('the platform of the kit', () => {
   });
 });
 
+describe('the platform of the kit over TLS', () => {
+  const refusals: string[] = [];
+  const started: Platform[] = [];
+  const start = async (tls: Certificate | null): Promise<number> => {
+    const platform = new Platform({
+      ...{ host: '127.0.0.1', port: 0, key: makeKey('device').key, tls },
+      over: new AbortController().signal,
+      onStranger: (why) => refusals.push(why),
+    });
+    started.push(platform);
+    return platform.start();
+  };
+  const refusal = async () => {
+    await eventually('a refusal', () => refusals.length > 0);
+    return refusals.at(-1);
+  };
+  beforeEach(() => refusals.splice(0));
+  afterEach(async () => {
+    for (const platform of started.splice(0)) await platform.stop();
+  });
+
+  it('says of a client that speaks TLS where there is none what to start', async () => {
+    const port = await start(null);
+    const client = connectTls({ host: '127.0.0.1', port, rejectUnauthorized: false });
+    client.on('error', () => undefined);
+    expect(await refusal()).toBe('it speaks TLS, and this is MQTT without: --tls');
+  });
+
+  it('says of a client without TLS that it has none', async () => {
+    const client = await openRaw(`mqtt://127.0.0.1:${await start(certificate)}`);
+    client.sendBytes(Buffer.from('101000044d51545404020000000474657374', 'hex'));
+    expect(await refusal()).toBe('it speaks without TLS');
+    await client.closed;
+  });
+
+  it.skipIf(!hasMosquitto)('tells the alert of a client that does not trust it', async () => {
+    const port = String(await start(certificate));
+    const folder = await mkdtemp(join(tmpdir(), 'puback-other-ca-'));
+    const ca = join(folder, 'ca.pem');
+    await writeFile(ca, makeAuthority().cert);
+    const args = ['-h', 'localhost', '-p', port, '--cafile', ca, '-t', 'a', '-m', 'b'];
+    await expect(run('mosquitto_pub', args)).rejects.toThrow();
+    expect(await refusal()).toMatch(/does not take the certificate .*UNKNOWN_CA/);
+    await rm(folder, { recursive: true });
+  });
+
+  it('holds 32 connections at most, those in their handshake included, and ends them all', async () => {
+    const port = await start(certificate);
+    const sockets = await Promise.all(
+      Array.from({ length: 16 }, async () => {
+        const tcp = await openRaw(`mqtt://127.0.0.1:${port}`);
+        const tls = connectTls({ host: '127.0.0.1', port, ca: authority.cert });
+        await once(tls, 'secureConnect');
+        return { tcp, tls };
+      }),
+    );
+    const more = await openRaw(`mqtt://127.0.0.1:${port}`);
+    await more.closed;
+    const closings = sockets.map(({ tcp, tls }) => [tcp.closed, once(tls, 'close')]).flat();
+    await started.pop()?.stop();
+    await Promise.all(closings);
+  });
+});
+
+describe('a certificate of the kit', () => {
+  const names = ['board.example', '192.168.4.1', 'fd00::1:2', '::ffff:10.0.0.1', '2001:db8::'];
+  const { cert } = issueCertificate(authority, names);
+
+  it('is for its names and addresses, and has addresses of IPv4 as names too', () => {
+    expect(new X509Certificate(cert).subjectAltName?.split(', ')).toEqual([
+      ...['DNS:board.example', 'DNS:192.168.4.1'],
+      ...['IP Address:192.168.4.1', 'IP Address:FD00:0:0:0:0:0:1:2'],
+      ...['IP Address:0:0:0:0:0:FFFF:A00:1', 'IP Address:2001:DB8:0:0:0:0:0:0'],
+    ]);
+  });
+
+  it.skipIf(!hasOpenssl)('stands up to openssl at its strictest', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'puback-strict-'));
+    await writeFile(join(folder, 'ca.pem'), authority.cert);
+    await writeFile(join(folder, 'cert.pem'), cert);
+    const strict = ['verify', '-x509_strict', '-purpose', 'sslserver'];
+    const files = ['-CAfile', join(folder, 'ca.pem'), join(folder, 'cert.pem')];
+    for (const name of [
+      ['-verify_hostname', '192.168.4.1'],
+      ['-verify_ip', 'fd00::1:2'],
+    ]) {
+      expect((await run('openssl', [...strict, ...name, ...files])).stdout).toContain('OK');
+    }
+    await rm(folder, { recursive: true });
+  });
+
+  it('has years of four digits from 2050 on', () => {
+    const later = makeAuthority(Date.UTC(2045, 0, 1));
+    expect(new X509Certificate(later.cert).validTo).toContain('2054');
+  });
+});
+
 describe('npm run conformance', () => {
   const TOOL = join(ROOT, 'bench/conformance.ts');
   const start = (...args: string[]) =>
@@ -269,6 +406,52 @@ describe('npm run conformance', () => {
     expect(report.points.map(({ id }) => id)).toEqual(POINTS.map(({ id }) => id));
     expect(new Set(report.points.map(({ verdict }) => verdict))).toEqual(new Set(['not_reached']));
     expect(run.status).toBe(1);
+  });
+
+  it('makes a CA that stays the same, and prints it and not its key', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'puback-kit-'));
+    const args = ['--key', makeKey('device').key, '--port', '0', '--for', '0.2', '--tls'];
+    args.push('--data-dir', join(folder, 'data'), '--tls-name', 'board.example');
+    const printed = [start(...args), start(...args, '--host', '0.0.0.0')].map(({ stderr }) => {
+      expect(stderr).toMatch(/listening on mqtts:.*\nIts certificate is for board\.example, /);
+      expect(stderr).not.toContain('PRIVATE');
+      return /-----BEGIN[^]*END CERTIFICATE-----\n/.exec(stderr)?.[0];
+    });
+    const ca = join(folder, 'data', 'conformance-ca.pem');
+    expect(printed).toEqual(Array(2).fill(await readFile(ca, 'utf8')));
+    expect((await stat(ca.replace('ca', 'ca-key'))).mode & 0o077).toBe(0);
+    await writeFile(ca, authority.cert);
+    expect(start(...args).stderr).toContain('they do not fit each other. Delete both');
+    await rm(folder, { recursive: true });
+  });
+
+  it('takes the certificate that it is given', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'puback-kit-'));
+    const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')];
+    const args = ['--key', makeKey('device').key, '--port', '0', '--for', '0.2'];
+    args.push('--tls-cert', cert, '--tls-key', key);
+    expect(start(...args).stderr).toContain('cert.pem');
+    await writeFile(cert, certificate.cert);
+    await writeFile(key, certificate.key);
+    const { stderr, status } = start(...args);
+    expect(stderr).toContain('listening on mqtts://');
+    expect(stderr).not.toContain('BEGIN');
+    expect(status).toBe(1);
+    await rm(folder, { recursive: true });
+  });
+
+  it.each([
+    [['--tls-cert', 'a.pem'], '--tls-cert and --tls-key go together'],
+    [['--tls-name', 'a'], '--tls-name goes with --tls'],
+    [['--tls', '--tls-name', 'a b'], '--tls-name a b is no host name'],
+    [
+      ['--tls-cert', 'a', '--tls-key', 'b', '--tls-name', 'c'],
+      '--tls-name is for a certificate of --tls',
+    ],
+  ])('refuses options of TLS that do not go together: %s', (args, why) => {
+    const { stderr, status } = start('--key', makeKey('device').key, ...args);
+    expect(stderr).toContain(why);
+    expect(status).toBe(2);
   });
 
   it('says what is missing or wrong before it listens', () => {

@@ -1,7 +1,7 @@
-/* A device with the core over libmosquitto, for the conformance kit: fp_under_test HOST PORT KEY SPEED SLEEP_S
+/* A device with the core over libmosquitto, for the conformance kit: fp_under_test HOST PORT KEY SPEED SLEEP_S [CA]
  * Keeps its samples until PUBACK, keeps its record over restarts, and lives SPEED times as fast as the
  * core's times say. Sleeps SLEEP_S of the core's seconds between contacts; 0: it is always on. Runs until it is
- * killed. */
+ * killed. With a file of CA it speaks TLS. */
 #define _POSIX_C_SOURCE 200809L
 #include <mosquitto.h>
 #include <setjmp.h>
@@ -15,6 +15,7 @@
 enum { KEPT_SAMPLES = 64, OPEN_IDS = 64, SAMPLE_EVERY = 100 };
 
 static struct mosquitto *mq;
+static const char *ca;
 static fp_client fp;
 static unsigned speed;
 static int connack, is_over, sleeps;
@@ -155,6 +156,7 @@ static void take_sample(void) {
 static void one_connection(const char *host, int port_number, const char *key) {
   mq = mosquitto_new("fp", true, NULL);
   mosquitto_username_pw_set(mq, "device", key);
+  if (ca != NULL) mosquitto_tls_set(mq, ca, NULL, NULL, NULL, NULL);
   mosquitto_connect_callback_set(mq, on_connect);
   mosquitto_disconnect_callback_set(mq, on_disconnect);
   mosquitto_message_callback_set(mq, on_message);
@@ -183,7 +185,8 @@ static void wake(bool is_boot) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 6) return 64;
+  if (argc != 6 && argc != 7) return 64;
+  ca = argc == 7 ? argv[6] : NULL;
   about.sleep_s = (uint32_t)atoi(argv[5]);
   speed = (unsigned)atoi(argv[4]);
   mosquitto_lib_init();

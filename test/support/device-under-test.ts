@@ -18,6 +18,8 @@ export const QUICK_PACE: Pace = {
 export interface DeviceOptions {
   readonly url: string;
   readonly key: string;
+  /** What it trusts when the URL is one of TLS, in PEM. */
+  readonly ca?: string;
   /** The points that it does wrong; none: it is good. */
   readonly flaws?: readonly PointId[];
   /** Sleeps so long between contacts; 0: always on. */
@@ -97,6 +99,7 @@ export class DeviceUnderTest {
       reconnectPeriod: 0,
       connectTimeout: 1000,
       queueQoSZero: false,
+      ...(this.#options.ca === undefined ? {} : { ca: this.#options.ca }),
     });
     this.#client = client;
     let connack = 0;
