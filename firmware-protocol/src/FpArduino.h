@@ -196,6 +196,14 @@ class FpArduino : private fplink::Board {
     statedPacket = bytes;
     return *this;
   }
+  // What PubSubClient and MQTT send through, if it has setNoDelay(), as WiFiClient and WiFiClientSecure do: answers do
+  // not wait until what was sent before is confirmed. Set anew with each connection. espMqttClient does it itself.
+  template <class Net>
+  FpArduino& noDelay(Net& net) {
+    netOfClient = &net;
+    setNoDelay = [](void* it) { static_cast<Net*>(it)->setNoDelay(true); };
+    return *this;
+  }
   // The sketch stores its configuration itself: it is not applied anew at each boot.
   FpArduino& keepsConfig() {
     about.keeps_config = true;
@@ -321,6 +329,7 @@ class FpArduino : private fplink::Board {
   }
 
   void begun(uint32_t now) {
+    if (setNoDelay) setNoDelay(netOfClient);
     fp_on_connected(&core, now);
     if (strncmp(loginKey, FP_KEY_PREFIX_CLAIM, 4) == 0) fp_claim(&core);
   }
@@ -363,6 +372,8 @@ class FpArduino : private fplink::Board {
   CommandRule afterRule = nullptr;
   ConfigHandler configHandler = nullptr;
   RefusalHandler refusalHandler = nullptr;
+  void* netOfClient = nullptr;
+  void (*setNoDelay)(void* it) = nullptr;
   const char* flashedKey = nullptr;
   const char* flashedUser = nullptr;
   size_t statedPacket = 128;

@@ -30,7 +30,7 @@ void setup() {
   WiFi.begin(SSID, PASSWORD);
   net.setCACert(ROOT_CA);
   mq.setBufferSize(512);
-  fp.firmware("1.0.0", "relay-1").units("{\"temp\":\"Cel\"}");
+  fp.firmware("1.0.0", "relay-1").units("{\"temp\":\"Cel\"}").noDelay(net);
   fp.onCommand(onCommand);
   fp.begin("iot.example.com", 8883, KEY);
 }

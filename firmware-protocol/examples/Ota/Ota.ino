@@ -39,7 +39,7 @@ void setup() {
   WiFi.begin(SSID, PASSWORD);
   net.setCACert(ROOT_CA);
   mq.begin(net);
-  fp.firmware("1.4.2", "thermo-1").packetSize(512);
+  fp.firmware("1.4.2", "thermo-1").packetSize(512).noDelay(net);
   fp.onCommand(onCommand);
   fp.begin("iot.example.com", 8883, KEY);
 }

@@ -7,3 +7,8 @@ struct WiFiClass {
   int status();
 };
 extern WiFiClass WiFi;
+
+// As in the core for the ESP32; that for the ESP8266 returns nothing.
+struct WiFiClient : Client {
+  int setNoDelay(bool isSet);
+};

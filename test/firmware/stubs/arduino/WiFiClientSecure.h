@@ -1,6 +1,6 @@
 #pragma once
 #include "WiFi.h"
 
-struct WiFiClientSecure : Client {
+struct WiFiClientSecure : WiFiClient {
   void setCACert(const char* pem);
 };
