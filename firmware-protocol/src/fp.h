@@ -266,7 +266,8 @@ uint64_t fp_clock_ms(const fp_client *c, uint32_t now);
 /* Whether a board that sleeps may do so: greeted, no command waits or runs, the wanted configuration is
  * seen, every PUBACK is in; or no greeting within 3 s; or awake for 10 s and no command runs. */
 bool fp_can_sleep(const fp_client *c, uint32_t now);
-/* Whether to connect anew, with the key of slot `key_slot`: a new one was stored. */
+/* Whether to connect anew, with the key of slot `key_slot`: a new one was stored. False when the
+ * connection has ended. */
 bool fp_wants_reconnect(const fp_client *c);
 /* Milliseconds to wait before the next attempt to connect; counts attempts until a greeting comes. */
 uint32_t fp_retry_ms(fp_client *c, uint32_t random);

@@ -339,7 +339,7 @@ void fp_tick(fp_client *c, uint32_t now) {
 }
 
 bool fp_wants_reconnect(const fp_client *c) {
-  return c->is_reconnecting && c->due == 0 && c->unacked == 0;
+  return c->is_connected && c->is_reconnecting && c->due == 0 && c->unacked == 0;
 }
 
 bool fp_can_sleep(const fp_client *c, uint32_t now) {

@@ -659,8 +659,10 @@ static void rotates(void) {
   fp_tick(&c, 32002);
   CHECK_TEXT(sent[2], "v1/me/ack {\"id\":5,\"st\":\"ok\"}");
   CHECK(fp_wants_reconnect(&c));
-  fact = "a key that is refused gives way to the one before it, and what is greeted stays";
+  fact = "the connection to be given up is that of the old key, and not the next";
   fp_on_disconnected(&c);
+  CHECK(!fp_wants_reconnect(&c));
+  fact = "a key that is refused gives way to the one before it, and what is greeted stays";
   fp_on_refused(&c, 5);
   CHECK(c.key_slot == 0 && c.kept.key_slot == 1);
   boot();
