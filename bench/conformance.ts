@@ -33,6 +33,7 @@ const HELP = `Plays the platform against one real device and reports, point by p
   --configuration JSON  one that the firmware can apply                       ({})
   --refusal 4|5         CONNACK by which the key is refused                   (5)
   --no-restart          does not send sys.reboot
+  --no-rekey            does not send sys.rekey, which is sent over TLS only
   --json                the report as JSON
   --data-dir DIR        where the program wrote credentials.json              (./data)
   --help
@@ -59,6 +60,7 @@ const OPTIONS: OptionTable = {
   configuration: { type: 'string' },
   refusal: { type: 'string' },
   'no-restart': { type: 'boolean' },
+  'no-rekey': { type: 'boolean' },
   json: { type: 'boolean' },
   'data-dir': { type: 'string' },
 };
@@ -78,6 +80,7 @@ await runTool(HELP, OPTIONS, async (given) => {
     configuration: configurationOf(given),
     refusal: countOption(given, 'refusal', 5, [4, 5]) as 4 | 5,
     mayRestart: given['no-restart'] !== true,
+    mayRekey: given['no-rekey'] !== true,
     pace: REAL_PACE,
     stop: interruption(),
     say: (line) => progress.step(line),

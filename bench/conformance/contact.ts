@@ -30,7 +30,13 @@ export interface Contact {
 
 /** Something that the device under test did. `index` counts them. */
 export type Happening =
-  | { readonly kind: 'connect'; readonly atMs: number; readonly answer: number | 'drop' }
+  | {
+      readonly kind: 'connect';
+      readonly atMs: number;
+      readonly answer: number | 'drop';
+      /** It came with the key that the run gave it. */
+      readonly hasNewKey: boolean;
+    }
   | { readonly kind: 'admitted'; readonly atMs: number; readonly contact: Contact }
   | {
       readonly kind: 'subscribe';

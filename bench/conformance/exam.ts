@@ -50,6 +50,8 @@ export interface ExamOptions {
   readonly configuration: Readonly<Record<string, unknown>>;
   /** Whether `sys.reboot` may be sent. */
   readonly mayRestart: boolean;
+  /** Whether `sys.rekey` may be sent, over TLS. */
+  readonly mayRekey: boolean;
   /** CONNACK by which the key is refused. */
   readonly refusal: 4 | 5;
   /** Tells what is being waited for. */

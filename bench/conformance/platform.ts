@@ -45,7 +45,9 @@ const HANDSHAKE_MS = 30_000;
  */
 export class Platform {
   /** What the next CONNECT is answered: 0 lets it in, `drop` closes without an answer. */
-  admission: () => number | 'drop' = () => 0;
+  admission: (hasNewKey: boolean) => number | 'drop' = () => 0;
+  /** A key that the device was given, which is as good as its own. */
+  newKey: string | null = null;
   /** PUBACKs of telemetry are held back. */
   holdsTelemetry = false;
   /** What the greeting says of commands and configuration. */
@@ -105,6 +107,11 @@ export class Platform {
   /** The connection of the device, if it is let in and not over. */
   get contact(): Contact | null {
     return this.#current?.contact ?? null;
+  }
+
+  /** Whether keys may be sent. */
+  get isSecure(): boolean {
+    return this.#options.tls !== null;
   }
 
   /** Whether the device has been there, and never asked for its slot. */
@@ -198,10 +205,12 @@ export class Platform {
     const { key } = this.#options;
     const password = packet.password?.toString() ?? '';
     const given = password === '' ? (packet.username ?? '') : password;
-    const fault = loginFault(packet, given === key);
+    const hasNewKey = given === this.newKey;
+    const fault = loginFault(packet, given === key || hasNewKey);
     if (fault !== null) this.#refuse(fault.why);
-    const answer = fault?.answer ?? this.admission();
-    if (fault === null) this.#record.note({ kind: 'connect', atMs: performance.now(), answer });
+    const answer = fault?.answer ?? this.admission(hasNewKey);
+    const atMs = performance.now();
+    if (fault === null) this.#record.note({ kind: 'connect', atMs, answer, hasNewKey });
     if (answer !== 'drop') link.send({ cmd: 'connack', returnCode: answer, sessionPresent: false });
     if (answer !== 0) {
       link.end();

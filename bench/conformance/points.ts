@@ -37,6 +37,11 @@ export const POINTS = [
     title: 'reports a version again, and does not apply it again',
   },
   { id: 'restart', level: 'must', title: 'remembers over a restart which command it took' },
+  {
+    id: 'rekey',
+    level: 'must',
+    title: 'takes a new key, and goes back to its own when that is refused',
+  },
   { id: 'sleep', level: 'must', title: 'sleeps when nothing waits, and says DISCONNECT' },
   { id: 'resend', level: 'must', title: 'sends samples without PUBACK again, with the same stamp' },
   { id: 'backoff', level: 'must', title: 'waits longer after each refused attempt' },

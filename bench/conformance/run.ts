@@ -10,6 +10,7 @@ import { giveConfiguration } from './configuration.ts';
 import type { Certificate } from './certificate.ts';
 import { TimeOver } from './device-record.ts';
 import { Exam, type ExamOptions } from './exam.ts';
+import { changeKey } from './key-change.ts';
 import { loseSamples, refuseKey } from './losses.ts';
 import { Platform } from './platform.ts';
 import { isConformant, Verdicts, type PointResult } from './points.ts';
@@ -48,6 +49,7 @@ const SCENES: readonly (readonly [needsInbox: boolean, play: (exam: Exam) => Pro
   [true, giveLargePackets],
   [true, giveConfiguration],
   [true, restart],
+  [true, changeKey],
   [true, emptySlot],
   [false, loseSamples],
   [true, sleep],

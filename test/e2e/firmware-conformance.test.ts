@@ -72,6 +72,9 @@ interface BoardOptions {
 
 function examineFlawed(flaw: PointId): Promise<ConformanceReport> {
   const sleep = flaw === 'sleep' ? { sleepMs: 100 } : {};
+  if (flaw === 'rekey') {
+    return examine({ flaws: [flaw], ca: authority.cert }, { tls: certificate });
+  }
   // Without CONNECT it never gets in.
   return examine({ flaws: [flaw], ...sleep }, flaw === 'connect' ? { forMs: 1000 } : {});
 }
@@ -110,6 +113,7 @@ function play(
     configuration: { every: 60 },
     refusal: 5,
     mayRestart: true,
+    mayRekey: true,
     pace: QUICK_PACE,
     stop: new AbortController().signal,
     say: () => undefined,
@@ -127,7 +131,7 @@ describe.concurrent('the conformance kit', () => {
     const report = await examine({});
     expect(pointsOf(report, 'failed'), reportText(report)).toEqual([]);
     expect(pointsOf(report, 'not_reached'), reportText(report)).toEqual([]);
-    expect(pointsOf(report, 'not_applicable')).toEqual(['sleep']);
+    expect(pointsOf(report, 'not_applicable')).toEqual(['rekey', 'sleep']);
     expect(report.isConformant).toBe(true);
   });
 
@@ -142,6 +146,7 @@ describe.concurrent('the conformance kit', () => {
     const report = await examine({ ca: authority.cert }, { tls: certificate });
     expect(pointsOf(report, 'failed'), reportText(report)).toEqual([]);
     expect(pointsOf(report, 'not_reached'), reportText(report)).toEqual([]);
+    expect(pointsOf(report, 'not_applicable')).toEqual(['sleep']);
     expect(report.isConformant).toBe(true);
   });
 
@@ -157,7 +162,12 @@ describe.concurrent('the conformance kit', () => {
   it('passes firmware at QoS 0 without system commands, and says what it cannot see', async () => {
     const report = await examine({ qos: 0, knowsSystem: false });
     expect(pointsOf(report, 'failed'), reportText(report)).toEqual([]);
-    expect(pointsOf(report, 'not_applicable').toSorted()).toEqual(['resend', 'restart', 'sleep']);
+    expect(pointsOf(report, 'not_applicable').toSorted()).toEqual([
+      'rekey',
+      'resend',
+      'restart',
+      'sleep',
+    ]);
     expect(report.isConformant).toBe(true);
   });
 
@@ -177,7 +187,8 @@ describe.concurrent('the conformance kit', () => {
       const report = await examineProgram(program, { speed, sleepS, ...secure });
       expect(pointsOf(report, 'failed'), reportText(report)).toEqual([]);
       expect(pointsOf(report, 'not_reached'), reportText(report)).toEqual([]);
-      expect(pointsOf(report, 'not_applicable')).toEqual(sleepS === 0 ? ['sleep'] : []);
+      const without = [...(isTls ? [] : ['rekey']), ...(sleepS === 0 ? ['sleep'] : [])];
+      expect(pointsOf(report, 'not_applicable')).toEqual(without);
     } finally {
       await rm(folder, { recursive: true });
     }
@@ -197,9 +208,31 @@ describe.concurrent('the conformance kit', () => {
     expect(report.points.find(({ id }) => id === 'connect')?.detail).toContain('another key');
   });
 
+  it('passes good firmware over TLS that sleeps', async () => {
+    const report = await examine({ ca: authority.cert, sleepMs: 100 }, { tls: certificate });
+    expect(pointsOf(report, 'failed'), reportText(report)).toEqual([]);
+    expect(pointsOf(report, 'passed')).toContain('rekey');
+  });
+
+  it('fails firmware that cannot go back to its key, and examines the rest of it', async () => {
+    const device = { ca: authority.cert, losesOldKey: true };
+    const report = await examine(device, { tls: certificate });
+    expect(pointsOf(report, 'failed'), reportText(report)).toEqual(['rekey']);
+    expect(pointsOf(report, 'not_reached'), reportText(report)).toEqual([]);
+  });
+
+  it('leaves the change of the key out when told to, or when it is not known', async () => {
+    const [toldTo, unknown] = await Promise.all([
+      examine({ ca: authority.cert }, { tls: certificate, mayRekey: false }),
+      examine({ ca: authority.cert, knowsSystem: false }, { tls: certificate }),
+    ]);
+    expect(pointsOf(toldTo, 'not_applicable')).toEqual(['rekey', 'sleep']);
+    expect(pointsOf(unknown, 'not_applicable')).toEqual(['restart', 'rekey', 'sleep']);
+  });
+
   it('leaves the restart out when told to', async () => {
     const report = await examine({}, { mayRestart: false });
-    expect(pointsOf(report, 'not_applicable')).toEqual(['restart', 'sleep']);
+    expect(pointsOf(report, 'not_applicable')).toEqual(['restart', 'rekey', 'sleep']);
     expect(isConformant(report.points)).toBe(true);
   });
 });
@@ -275,7 +308,7 @@ describe('the platform of the kit', () => {
   it('ends the run when a device has done more than can be held', async () => {
     const record = new DeviceRecord(new AbortController().signal, () => true);
     for (let count = 0; count <= 100_000; count += 1) {
-      record.note({ kind: 'connect', atMs: count, answer: 3 });
+      record.note({ kind: 'connect', atMs: count, answer: 3, hasNewKey: false });
     }
     await expect(record.rest(1)).rejects.toThrow('too much');
     await expect(record.waitFor(() => null, 0, 1)).rejects.toThrow(TimeOver);
@@ -289,7 +322,7 @@ describe('the platform of the kit', () => {
     await delay(150);
     expect(isOver).toBe(false);
     isConnected = true;
-    record.note({ kind: 'connect', atMs: 0, answer: 0 });
+    record.note({ kind: 'connect', atMs: 0, answer: 0, hasNewKey: false });
     await waiting;
   });
 });

@@ -22,6 +22,8 @@ static int connack, is_over, sleeps;
 static jmp_buf reset_vector;
 static char flash[2][sizeof(fp_kept)];
 static bool is_written[2];
+/* The slots of keys; the first is flashed. */
+static char users[2][FP_USER_MAX + 1] = {"device"}, keys[2][FP_KEY_CHARS + 1];
 static char rx[1024], tx[512];
 /* Samples without PUBACK by their time, and the packets that carry them; 0: free. */
 static uint64_t samples[KEPT_SAMPLES];
@@ -72,6 +74,13 @@ static bool save(void *ctx, unsigned slot, const void *record, size_t n) {
   return true;
 }
 
+static bool keep_key(void *ctx, unsigned slot, const char *user, const char *key) {
+  (void)ctx;
+  strcpy(users[slot], user);
+  strcpy(keys[slot], key);
+  return true;
+}
+
 static fp_st command(void *ctx, const fp_cmd *cmd, fp_w *result) {
   (void)ctx;
   if (!fp_eq(cmd->name, "relay")) return FP_ST_NO;
@@ -93,7 +102,7 @@ static void restart(void *ctx) {
 
 static const fp_port port = {
     .publish = publish, .subscribe = subscribe, .load = load, .save = save,
-    .command = command, .config = config, .restart = restart};
+    .command = command, .config = config, .keep_key = keep_key, .restart = restart};
 static fp_about about = {.fw = "1.0.0", .hw = "host", .mps = 512, .qos = 1};
 
 static void on_connect(struct mosquitto *client, void *ctx, int code) {
@@ -153,9 +162,10 @@ static void take_sample(void) {
   }
 }
 
-static void one_connection(const char *host, int port_number, const char *key) {
+static void one_connection(const char *host, int port_number) {
+  unsigned slot = keys[fp.key_slot][0] ? fp.key_slot : fp.key_slot ^ 1;
   mq = mosquitto_new("fp", true, NULL);
-  mosquitto_username_pw_set(mq, "device", key);
+  mosquitto_username_pw_set(mq, users[slot], keys[slot]);
   if (ca != NULL) mosquitto_tls_set(mq, ca, NULL, NULL, NULL, NULL);
   mosquitto_connect_callback_set(mq, on_connect);
   mosquitto_disconnect_callback_set(mq, on_disconnect);
@@ -174,6 +184,10 @@ static void one_connection(const char *host, int port_number, const char *key) {
       sleeps = 1;
       return;
     }
+    if (fp_wants_reconnect(&fp)) {
+      mosquitto_disconnect(mq);
+      return;
+    }
   }
 }
 
@@ -186,6 +200,8 @@ static void wake(bool is_boot) {
 
 int main(int argc, char **argv) {
   if (argc != 6 && argc != 7) return 64;
+  if (strlen(argv[3]) != FP_KEY_CHARS) return 64;
+  strcpy(keys[0], argv[3]);
   ca = argc == 7 ? argv[6] : NULL;
   about.sleep_s = (uint32_t)atoi(argv[5]);
   speed = (unsigned)atoi(argv[4]);
@@ -195,7 +211,7 @@ int main(int argc, char **argv) {
   if (setjmp(reset_vector) != 0) mosquitto_destroy(mq);
   wake(true);
   for (;;) {
-    one_connection(argv[1], atoi(argv[2]), argv[3]);
+    one_connection(argv[1], atoi(argv[2]));
     if (connack == 0 && fp.is_connected) fp_on_disconnected(&fp);
     else fp_on_refused(&fp, (uint8_t)connack);
     mosquitto_destroy(mq);

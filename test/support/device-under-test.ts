@@ -28,6 +28,8 @@ export interface DeviceOptions {
   readonly qos?: 0 | 1;
   /** Whether it knows `sys.hello` and `sys.reboot`. */
   readonly knowsSystem?: boolean;
+  /** Overwrites its key with a new one. */
+  readonly losesOldKey?: boolean;
 }
 
 /** What survives a restart. */
@@ -69,9 +71,12 @@ export class DeviceUnderTest {
   #takenHere = new Set<number>();
   #isStopped = false;
   #lastTs = 0;
+  #key: string;
+  #otherKey: string | null = null;
 
   constructor(options: DeviceOptions) {
     this.#options = options;
+    this.#key = options.key;
     this.#flaws = new Set(options.flaws);
   }
 
@@ -93,7 +98,7 @@ export class DeviceUnderTest {
       protocolId: isOld ? 'MQIsdp' : 'MQTT',
       clientId: 'device',
       username: 'device',
-      password: this.#options.key,
+      password: this.#key,
       clean: true,
       keepalive: 60,
       reconnectPeriod: 0,
@@ -132,6 +137,9 @@ export class DeviceUnderTest {
     this.#clearTimers();
     this.#client = null;
     if (this.#isStopped) return;
+    if (connack > 3 && this.#otherKey !== null) {
+      [this.#key, this.#otherKey] = [this.#otherKey, this.#key];
+    }
     this.#after(this.#waitMs(connack), () => this.#connect());
   }
 
@@ -162,6 +170,9 @@ export class DeviceUnderTest {
         break;
       case 'cfg':
         this.#configure(payload);
+        break;
+      case 'key':
+        this.#takeKey(JSON.parse(payload.toString()) as { key: string });
         break;
       case 'err':
         if (this.#flaws.has('error')) this.#client?.end(true);
@@ -234,8 +245,19 @@ export class DeviceUnderTest {
         this.#after(30, () => this.#restart());
         return { id, st: 'ok' };
       }
+      if (cmd === 'sys.rekey') {
+        this.#publish('key', {});
+        return { id, st: 'run' };
+      }
     }
     return this.#flaws.has('unknown') ? { id, st: 'err' } : { id, st: 'no', code: 'unknown' };
+  }
+
+  #takeKey({ key }: { key: string }): void {
+    if (this.#flaws.has('rekey')) return;
+    if (this.#options.losesOldKey !== true) this.#otherKey = this.#key;
+    this.#key = key;
+    this.#client?.end(true);
   }
 
   #restart(): void {
