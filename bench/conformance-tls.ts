@@ -73,7 +73,7 @@ async function keptAuthority(certFile: string, keyFile: string): Promise<Certifi
   if (kept !== null) return kept;
   const made = makeAuthority();
   try {
-    await mkdir(join(certFile, '..'), { recursive: true });
+    await mkdir(join(certFile, '..'), { recursive: true, mode: 0o700 });
     await writeFile(keyFile, made.key, { mode: 0o600 });
     await writeFile(certFile, made.cert);
   } catch (cause) {
