@@ -5,6 +5,7 @@ import { BootSequence } from './boot-sequence.ts';
 import type { LogRate } from './log-rate.ts';
 import type { Message } from './message.ts';
 import type { ObservedSeries } from './observer.ts';
+import { RateWait } from './rate-wait.ts';
 import { SharedWait } from './shared-rate.ts';
 import type { PendingSequence } from './spool/pending-sequences.ts';
 import { TokenBucket } from './token-bucket.ts';
@@ -73,8 +74,8 @@ export class DeviceLane {
   readonly numbersAtLoad: PendingSequence[] = [];
   readonly receiptClock: ReceiptClock;
   readonly clock = new DeviceClock();
-  /** Since when every message has had to wait for a rate, in ms of the monotonic clock. */
-  rateWaitSince: number | null = null;
+  /** How it fares with its own rates. */
+  readonly rateWait = new RateWait();
   /** The last boots that the device has named. Known once loaded. */
   readonly #boots = new Map<number, BootSequence>();
   /** What stands in the writer's queue. */

@@ -20,8 +20,8 @@ export function passesRates(message: Message, nowMs: number): boolean {
 /** Why waiting does not help: the device has been over a rate, or will be, for too long. */
 export function overRateReason(device: DeviceLane): DropReason | null {
   const now = performance.now();
-  const { rateWaitSince, messageBucket, waiting, sharedWait } = device;
-  if (rateWaitSince !== null && now - rateWaitSince > RATE_WAIT_MS_MAX) return 'rate';
+  const { rateWait, messageBucket, waiting, sharedWait } = device;
+  if (rateWait.lastedMs(now) > RATE_WAIT_MS_MAX) return 'rate';
   if (messageBucket.waitFor(waiting.length + 1, now) > RATE_WAIT_MS_MAX) return 'rate';
   return sharedWait.overReason(now);
 }

@@ -88,8 +88,6 @@ export interface Message extends Arrival {
   isLogCounted: boolean;
   sharedRatesPassed: number;
   arePointsCounted: boolean;
-  /** Whether it waited for a rate. */
-  isShaped: boolean;
   /** Set when the message goes to quarantine; some of its readings may be stored all the same. */
   quarantine: (KeptApart & { readonly id: string }) | null;
   /** Of an event or a log what is to be stored of it; null before it is dated, and of readings. */

@@ -101,7 +101,6 @@ export class Pipeline {
       newest: NO_TIMES,
       outcome: null,
       isCounted: false,
-      isShaped: false,
       isLogCounted: false,
       sharedRatesPassed: 0,
       arePointsCounted: false,
@@ -337,7 +336,6 @@ export class Pipeline {
       const waitMs = device.pointBucket.take(decoded.pointCount, performance.now());
       if (waitMs > 0) return this.#wakeAfter(message, waitMs);
       message.arePointsCounted = true;
-      if (!message.isShaped) device.rateWaitSince = null;
       this.#metrics.missingValues += decoded.missing;
     }
     const missing = this.#lanes.missingMetrics(device, decoded);
@@ -352,10 +350,12 @@ export class Pipeline {
 
   #wakeAfter(message: Message, waitMs: number): false {
     const { device } = message.lane;
-    message.isShaped = true;
     device.isBlocked = true;
-    device.rateWaitSince ??= performance.now();
-    setTimeout(() => this.#wake(device), waitMs);
+    device.rateWait.start(performance.now());
+    setTimeout(() => {
+      device.rateWait.end(performance.now());
+      this.#wake(device);
+    }, waitMs);
     return false;
   }
 

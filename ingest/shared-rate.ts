@@ -1,4 +1,5 @@
 // HOT PATH: `take` once per message
+import { RateWait } from './rate-wait.ts';
 import { TokenBucket } from './token-bucket.ts';
 
 /** Why a message over a shared rate is not taken: `rate` for that of an address. */
@@ -96,38 +97,29 @@ export class SharedRates<Key> {
   }
 }
 
-/**
- * How a device fares with the rates it shares. One that sends less than its part waits now and then, for
- * a moment; one that sends more has its next message there when the last has passed, for as long as it
- * likes. The first is left alone; the second is over the rate when that lasts.
- */
+/** How a device fares with the rates it shares: it is over one when it has waited for too long, or will. */
 export class SharedWait {
   /** The rate that is waited for. */
   rate: SharedRate | null = null;
-  #since = 0;
-  #startedAt = 0;
-  #endedAt = 0;
+  readonly #wait = new RateWait();
 
   /** Notes that a message begins to wait. */
   start(rate: SharedRate, nowMs: number): void {
-    const waitedMs = this.#endedAt - this.#startedAt;
-    const pausedMs = nowMs - this.#endedAt;
-    if (pausedMs >= waitedMs) this.#since = nowMs;
     this.rate = rate;
-    this.#startedAt = nowMs;
+    this.#wait.start(nowMs);
   }
 
   /** Notes that it waits no more. */
   end(nowMs: number): void {
     this.rate = null;
-    this.#endedAt = nowMs;
+    this.#wait.end(nowMs);
   }
 
   /** The reason for which messages are dropped, when waiting has not helped or will not. */
   overReason(nowMs: number): SharedRateReason | null {
     const { rate } = this;
     if (rate === null) return null;
-    const isOver = nowMs - this.#since > WAIT_MS_MAX || rate.waitMs(nowMs) > WAIT_MS_MAX;
+    const isOver = this.#wait.lastedMs(nowMs) > WAIT_MS_MAX || rate.waitMs(nowMs) > WAIT_MS_MAX;
     return isOver ? rate.reason : null;
   }
 }

@@ -92,7 +92,6 @@ export function makeMessage(
     isLogCounted: false,
     arePointsCounted: true,
     sharedRatesPassed: 0,
-    isShaped: false,
     quarantine: null,
     dated: null,
     canonical: null,

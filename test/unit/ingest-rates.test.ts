@@ -103,17 +103,55 @@ class Sender {
   }
 }
 
-describe('a rate that devices share', () => {
-  beforeEach(() => vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] }));
+/** Lets time pass, and the writer run. */
+async function pass(ms: number): Promise<void> {
+  for (let passed = 0; passed < ms; passed += 10) {
+    await vi.advanceTimersByTimeAsync(10);
+    await new Promise(setImmediate);
+  }
+}
+
+const TIMERS = ['setTimeout', 'clearTimeout', 'performance'] as const;
+
+describe('the rate of a device', () => {
+  beforeEach(() => vi.useFakeTimers({ toFake: [...TIMERS] }));
   afterEach(() => vi.useRealTimers());
 
-  /** Lets time pass, and the writer run. */
-  async function pass(ms: number): Promise<void> {
-    for (let passed = 0; passed < ms; passed += 10) {
-      await vi.advanceTimersByTimeAsync(10);
-      await new Promise(setImmediate);
+  it('ends one that floods also where the program is late now and then, and lets two pass', async () => {
+    const { pipeline } = createPipeline();
+    const flood = new Sender(pipeline, 1, [], 20);
+    let lateMs = 0;
+    const now = performance.now.bind(performance);
+    const spy = vi.spyOn(performance, 'now').mockImplementation(() => now() + lateMs);
+    flood.send(10_000);
+    for (let second = 0; second < 4; second += 1) {
+      await pass(880);
+      // A message is being waited with: it is woken as much too late.
+      lateMs += 120;
+      await pass(120);
     }
-  }
+    spy.mockRestore();
+    expect(flood.told.closes).toEqual(['rate']);
+    expect(flood.acknowledged).toBeLessThan(100 + 20 * 3);
+  });
+
+  it('leaves one alone that sends as much as it may, and waits now and then', async () => {
+    const { pipeline } = createPipeline();
+    const steady = new Sender(pipeline, 1, [], 20);
+    steady.send(100);
+    for (let number = 0; number < 200; number += 1) {
+      await pass(number % 2 === 0 ? 20 : 80);
+      steady.send();
+    }
+    await pass(100);
+    expect(steady.told.closes).toEqual([]);
+    expect(steady.acknowledged).toBe(300);
+  });
+});
+
+describe('a rate that devices share', () => {
+  beforeEach(() => vi.useFakeTimers({ toFake: [...TIMERS] }));
+  afterEach(() => vi.useRealTimers());
 
   it('holds nobody while there is enough for all', async () => {
     const { pipeline } = createPipeline();
@@ -253,7 +291,7 @@ describe('the queue while the database is slow', () => {
     expect(others.map(({ waiting }) => waiting)).toEqual(Array(6).fill(0));
     await new Promise(setImmediate);
     store.open();
-    await vi.waitFor(() => expect(flood.acknowledged).toBe(500));
+    await expect.poll(() => flood.acknowledged).toBe(500);
     expect(others.map(({ acknowledged }) => acknowledged)).toEqual(Array(6).fill(5));
     expect(writer.queuedRows).toBe(0);
   });
