@@ -114,7 +114,7 @@ describe.skipIf(!isComplete)('the tour of the README', { timeout: 100_000 }, () 
     const board = new SimulatedFirmware({ access: { key: app.deviceKey }, mqttUrl });
     board.start();
     try {
-      await vi.waitFor(() => expect(board.isConnected).toBe(true), { timeout: 5000 });
+      await vi.waitFor(() => expect(board.isConnected).toBe(true), { timeout: 20_000 });
       board.publish({ temp: 20.25 });
       const script = ['set -eu', `cd ${findPackageRoot()}`, keys, ...chapters.flat()].join('\n');
       const { stdout } = await run('bash', ['-c', script], 60_000);
@@ -131,7 +131,7 @@ describe.skipIf(!isComplete)('the tour of the README', { timeout: 100_000 }, () 
           ['relay', false],
         ]);
         expect(board.configuration).toEqual({ every: 60, mode: 'auto' });
-      }, 10_000);
+      }, 20_000);
     } finally {
       await board.stop();
     }

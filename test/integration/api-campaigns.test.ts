@@ -69,7 +69,7 @@ async function ended(id: string): Promise<ApiAnswer['body']> {
       expect(body.endedAt, JSON.stringify(body.devices)).not.toBeNull();
       return body;
     },
-    { timeout: 15_000, interval: 20 },
+    { timeout: 30_000, interval: 20 },
   );
 }
 
@@ -190,7 +190,7 @@ describe('POST /api/v1/campaigns', () => {
         expect(wrong).toMatchObject({ status: 400, body: { code: 'COMMAND_INVALID' } });
       },
       // An organization without definitions is remembered as one for two seconds.
-      { timeout: 5000, interval: 200 },
+      { timeout: 20_000, interval: 200 },
     );
     const dangerous = await make({ targets: { types: ['pump'] }, request: { command: 'open' } });
     expect(dangerous).toMatchObject({ status: 400 });
@@ -259,7 +259,7 @@ describe('a campaign of commands', () => {
         const { body } = await t.send('GET', `${CAMPAIGNS}/${made.id}`);
         expect(body.devices.active).toBe(8);
       },
-      { timeout: 10_000 },
+      { timeout: 20_000 },
     );
     for (const device of keys.keys()) {
       expect(await answerHead(device, ends.get(device) ?? { st: 'ok' })).toBe(true);
@@ -286,10 +286,10 @@ describe('a campaign of commands', () => {
     run();
     await vi.waitFor(async () => {
       expect(await answerHead('d0', { st: 'err', code: 'valve' })).toBe(true);
-    }, 10_000);
+    }, 20_000);
     await vi.waitFor(async () => {
       expect(await answerHead('d1', { st: 'err', code: 'valve' })).toBe(true);
-    }, 10_000);
+    }, 20_000);
     const done = await ended(made.id);
     expect(done).toMatchObject({ state: 'stopped', stopReason: '2 devices failed: valve' });
     expect(done.devices).toMatchObject({ failed: 2, active: 0, waiting: 0 });
@@ -307,7 +307,7 @@ describe('a campaign of commands', () => {
       const { body } = await t.send('GET', `${CAMPAIGNS}/${made.id}/devices`);
       expect(body.data[0].commandId).not.toBeNull();
       return body.data[0].commandId as string;
-    }, 10_000);
+    }, 20_000);
     await t.send('DELETE', `/api/v1/devices/d2/commands/${id}`);
     const done = await ended(made.id);
     expect(done).toMatchObject({ state: 'completed', devices: { skipped: 1, failed: 0 } });

@@ -16,7 +16,7 @@ import { createOrganization, type TestOrganization } from '../support/registry.t
 
 /** Waits until nothing is thrown. */
 function eventually<T>(check: () => T | Promise<T>): Promise<T> {
-  return vi.waitFor(check, { timeout: 15_000, interval: 20 });
+  return vi.waitFor(check, { timeout: 30_000, interval: 20 });
 }
 
 const STOP = { failedPercent: 20, failedCount: null };

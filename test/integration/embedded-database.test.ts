@@ -262,7 +262,7 @@ describe('embedded database after a crash', () => {
     const holder = await hold();
     const busy = queryOnce(holder.line.url, 'SELECT count(*) FROM generate_series(1, 1e10)');
     busy.catch(() => undefined);
-    await vi.waitFor(async () => expect(await busyBackends(holder.line.url)).toBe(1));
+    await expect.poll(() => busyBackends(holder.line.url)).toBe(1);
     await holder.end('SIGKILL');
     process.kill(holder.line.pid, 'SIGKILL');
     const begin = Date.now();

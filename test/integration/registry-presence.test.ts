@@ -136,7 +136,7 @@ describe('presence store', () => {
         `SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`,
       );
       expect(waiting).toHaveLength(1);
-    });
+    }, 20_000);
     await deleting.query('COMMIT');
     deleting.release();
     expect(await writing).toEqual([devices[1]?.deviceId]);

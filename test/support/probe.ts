@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import type { IConnackPacket, IConnectPacket, IPublishPacket, Packet } from 'mqtt-packet';
 import { openRaw, type RawClient } from './raw-client.ts';
 
-const WAIT_MS = 5000;
+const WAIT_MS = 20_000;
 const open = new Set<Probe>();
 let lastNumber = 0;
 
@@ -28,7 +28,7 @@ export interface PublishOptions {
 
 /**
  * A client of which every step is taken by hand: nothing is acknowledged, and nothing pinged, unless the
- * test says so. A wait that takes longer than five seconds rejects and names what had come instead.
+ * test says so. A wait that takes longer than twenty seconds rejects and names what had come instead.
  */
 export class Probe {
   readonly raw: RawClient;

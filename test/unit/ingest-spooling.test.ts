@@ -121,7 +121,7 @@ describe('BatchWriter with a spool', () => {
     store.mode = 'away';
     spool.mode = 'hung';
     push();
-    await vi.waitFor(() => expect(writer.isAway).toBe(true));
+    await expect.poll(() => writer.isAway).toBe(true);
     await new Promise((resolve) => setTimeout(resolve, 3 * SPOOL_AFTER_MS));
     expect(acknowledged).toEqual([]);
     expect(writer.queuedMessages).toBe(1);
@@ -155,9 +155,9 @@ describe('BatchWriter with a spool', () => {
     const { store, spool, writer, push, acknowledged, metrics } = createWriter();
     store.mode = 'hung';
     push();
-    await vi.waitFor(() => expect(store.attempts).toBe(1));
+    await expect.poll(() => store.attempts).toBe(1);
     push();
-    await vi.waitFor(() => expect(acknowledged).toHaveLength(2), 10_000);
+    await expect.poll(() => acknowledged).toHaveLength(2);
     expect(spool.stored).toHaveLength(2);
     store.answer();
     push();
@@ -171,7 +171,7 @@ describe('BatchWriter with a spool', () => {
     const { store, writer, push, acknowledged } = createWriter();
     store.mode = 'hung';
     push();
-    await vi.waitFor(() => expect(acknowledged).toEqual([1]));
+    await expect.poll(() => acknowledged).toEqual([1]);
     writer.noteBack();
     store.failHung();
     await writer.drain();
@@ -183,7 +183,7 @@ describe('BatchWriter with a spool', () => {
     const { store, spool, writer, push, acknowledged } = createWriter(3);
     store.mode = 'hung';
     push();
-    await vi.waitFor(() => expect(store.attempts).toBe(1));
+    await expect.poll(() => store.attempts).toBe(1);
     push();
     push();
     expect(writer.hasRoom()).toBe(false);
@@ -214,11 +214,11 @@ describe('BatchWriter with a spool', () => {
       nextTurn();
       if (reason === 'has no room') writer.whenRoom(() => undefined);
       if (reason === 'fails') {
-        await vi.waitFor(() => expect(store.attempts).toBe(1));
+        await expect.poll(() => store.attempts).toBe(1);
         store.mode = 'away';
         store.failHung();
       }
-      await vi.waitFor(() => expect(acknowledged).toHaveLength(MANY), 10_000);
+      await expect.poll(() => acknowledged).toHaveLength(MANY);
       expect(Math.max(...handedOver.values())).toBeLessThan(MANY / 4);
     },
   );
@@ -346,14 +346,14 @@ describe('Pipeline with a spool', () => {
     const { pipeline, lane, spool, store, send, shown, comeUp } = createPipeline();
     expect(send('{"ts":1700000000000,"temp":1}')).toBe(false);
     expect(send('{"ts":1700000001000,"temp":2}')).toBe(false);
-    await vi.waitFor(() => expect(spool.stored).toHaveLength(2));
+    await expect.poll(() => spool.stored).toHaveLength(2);
     expect(shown).toEqual(['{"ts":1700000000000,"temp":1}', '{"ts":1700000001000,"temp":2}']);
     expect(pipeline.heldMessages).toBe(0);
     expect(pipeline.heldBytes).toBe(0);
     comeUp();
-    await vi.waitFor(() => expect(lane.device.lookupSince).toBe(null));
+    await expect.poll(() => lane.device.lookupSince).toBe(null);
     send('{"ts":1700000002000,"temp":3}');
-    await vi.waitFor(() => expect(store.committed).toHaveLength(1));
+    await expect.poll(() => store.committed).toHaveLength(1);
     expect(shown).toHaveLength(3);
   });
 
@@ -364,7 +364,7 @@ describe('Pipeline with a spool', () => {
     lane.device.slots.set('temp', makeSlot(1, 1));
     lane.device.isLoaded = false;
     send('{"ts":1700000000000,"seq":9,"temp":1}');
-    await vi.waitFor(() => expect(spool.stored).toHaveLength(1));
+    await expect.poll(() => spool.stored).toHaveLength(1);
     expect(spool.stored[0]?.outcome).toMatchObject({ samples: [{ seq: 9 }] });
   });
 
@@ -376,7 +376,7 @@ describe('Pipeline with a spool', () => {
     expect(shown).toEqual([]);
     expect(pipeline.heldMessages).toBe(1);
     comeUp();
-    await vi.waitFor(() => expect(store.committed).toHaveLength(1));
+    await expect.poll(() => store.committed).toHaveLength(1);
     expect(shown).toHaveLength(1);
   });
 
@@ -386,9 +386,9 @@ describe('Pipeline with a spool', () => {
     spool.mode = 'failing';
     const [old, now] = [Date.now() - 2 * 86_400_000, Date.now()];
     send(`[{"ts":${old},"temp":1},{"ts":${now},"temp":2}]`);
-    await vi.waitFor(() => expect(append).toHaveBeenCalled());
+    await expect.poll(() => append).toHaveBeenCalled();
     comeUp();
-    await vi.waitFor(() => expect(store.committed).toHaveLength(1));
+    await expect.poll(() => store.committed).toHaveLength(1);
     expect(store.committed[0]).toMatchObject({ rowCount: 1, quarantine: { code: 'too_old' } });
     expect(shown).toEqual([`{"ts":${now},"temp":2}`]);
   });

@@ -208,7 +208,7 @@ describe('live evaluation', () => {
     expect(live.evaluator.gauges.heldReadings).toBe(10);
     expect(live.evaluator.counters.leftOut.held).toBe(20);
     live.isLoaderAway = false;
-    await vi.waitFor(() => expect(live.evaluator.evaluationOf(DEVICE.deviceId)).not.toBeNull());
+    await expect.poll(() => live.evaluator.evaluationOf(DEVICE.deviceId)).not.toBeNull();
     expect(live.evaluator.gauges.heldReadings).toBe(0);
     // What was left out is history by then.
     expect(live.requests.at(-1)?.beforeMicros).toBe((NOW_S + 20) * SECOND);
@@ -225,7 +225,7 @@ describe('live evaluation', () => {
     live.tickAt(5);
     expect(live.evaluated.at(-1)).toBe((NOW_S + 2) * SECOND - 1);
     live.isLoaderAway = false;
-    await vi.waitFor(() => expect(live.steps).toHaveLength(1));
+    await expect.poll(() => live.steps).toHaveLength(1);
     live.tickAt(7);
     expect(live.evaluated.at(-1)).toBe((NOW_S + 6) * SECOND);
     live.evaluator.replaceRules([ruleOf({ allowedLateness: '5s' }), ruleOf({}, { ruleId: 2 })]);
