@@ -57,7 +57,7 @@ async function freeze(): Promise<Probe> {
   return frozen;
 }
 
-/** Whether the broker lets a client in and hands it its own message, within two seconds. */
+/** Whether the broker lets a client in and hands it its own message, within ten seconds. */
 async function expectServed(): Promise<void> {
   const topic = unique('served');
   const client = await subscriberOf(topic);
@@ -70,7 +70,7 @@ async function expectServed(): Promise<void> {
     retain: false,
     messageId: 9,
   });
-  expect((await client.message(2000)).payload).toBe('x');
+  expect((await client.message(10_000)).payload).toBe('x');
 }
 
 describe('stock Aedes, row by row', () => {
@@ -87,9 +87,11 @@ describe('stock Aedes, row by row', () => {
     }
     const payloads = new Set<string>();
     while (payloads.size < 2 * rounds) {
-      const { payload, qos, messageId } = await subscriber.message(2000).catch((error: unknown) => {
-        throw new Error(`${payloads.size} of ${2 * rounds} arrived`, { cause: error });
-      });
+      const { payload, qos, messageId } = await subscriber
+        .message(10_000)
+        .catch((error: unknown) => {
+          throw new Error(`${payloads.size} of ${2 * rounds} arrived`, { cause: error });
+        });
       if (qos === 1) subscriber.acknowledge(messageId);
       payloads.add(payload);
     }
@@ -109,22 +111,23 @@ describe('stock Aedes, row by row', () => {
     const publisher = await Probe.connect(target.url);
     await freeze();
     publisher.sendBytes(publishFrame(0, topic, null, Buffer.from('marker')));
-    expect((await healthy.message(2000)).payload).toBe('marker');
+    expect((await healthy.message(10_000)).payload).toBe('marker');
   });
 
   it('row 4: a CONNECT that claims 200 MB is refused by its header (N-10)', async () => {
     const client = await Probe.open(target.url);
     client.sendBytes(fixedHeader(0x10, 200_000_000), Buffer.alloc(8_000_000));
-    await client.closed(2000);
+    await client.closed(10_000);
   });
 
   it('row 5: half a CONNECT is cut off at a deadline, and there is a bound on connections (N-09)', async () => {
-    await restart({ CONNECT_DEADLINE_S: '1', CONNECTIONS_MAX: '20' });
+    await restart({ CONNECT_DEADLINE_S: '1' });
     const half = await Probe.open(target.url);
     half.sendBytes(Buffer.from([0x10, 60, 0, 4]));
-    await half.closed(3000);
+    await half.closed(10_000);
+    await restart({ CONNECT_DEADLINE_S: '60', CONNECTIONS_MAX: '20' });
     const probes = await Promise.all(Array.from({ length: 30 }, () => Probe.open(target.url)));
-    await Promise.race(probes.map((probe) => probe.closed(900)));
+    await Promise.race(probes.map((probe) => probe.closed(10_000)));
   });
 
   it('row 6: what was refused in a SUBSCRIBE of a kept session is not queued for it', async () => {
@@ -149,7 +152,7 @@ describe('stock Aedes, row by row', () => {
       if (round % 2 === 0) dying.raw.socket.resetAndDestroy();
       else dying.drop();
       const next = await Probe.connect(target.url, { clientId });
-      await live.closed(1000);
+      await live.closed(10_000);
       await next.ping();
       next.drop();
     }
@@ -216,7 +219,7 @@ describe('stock Aedes, row by row', () => {
     for (const name of [...names, Buffer.from([0x61, 0xc3, 0x28])]) {
       const client = await Probe.connect(target.url);
       client.sendBytes(publishFrame(2, name, 1));
-      await client.closed(1000);
+      await client.closed(10_000);
     }
   });
 
@@ -254,7 +257,7 @@ describe('stock Aedes, row by row', () => {
     for (const [name, bytes] of breaches) {
       const client = await Probe.connect(target.url);
       client.sendBytes(bytes);
-      await client.closed(500).catch(() => survived.push(name));
+      await client.closed(5000).catch(() => survived.push(name));
     }
     const text = lengthPrefixed(Buffer.from([0xff]));
     for (const [name, bytes] of [
@@ -264,7 +267,7 @@ describe('stock Aedes, row by row', () => {
     ] as const) {
       const client = await Probe.open(target.url);
       client.sendBytes(bytes);
-      await client.closed(500).catch(() => survived.push(name));
+      await client.closed(5000).catch(() => survived.push(name));
     }
     expect(survived).toEqual([]);
   });

@@ -73,8 +73,9 @@ async function unharmed(attack: () => Promise<void>): Promise<InnocentReport> {
   expect(report.published).toBeGreaterThan(5);
   expect(report.acknowledged).toBe(report.published);
   expect(report.delivered).toBe(report.published);
-  expect(report.slowestPubackMs).toBeLessThan(1000);
-  expect(report.slowestDeliveryMs).toBeLessThan(1000);
+  // Most take milliseconds; a machine that has other work may stand still for a moment.
+  expect(report.slowestPubackMs).toBeLessThan(3000);
+  expect(report.slowestDeliveryMs).toBeLessThan(3000);
   return report;
 }
 
@@ -191,7 +192,7 @@ describe('connections', () => {
   it('by the thousand that say nothing (N-09)', async () => {
     await unharmed(async () => {
       const sockets = await openSockets(app.addresses.mqttUrl, 2000);
-      await allClosed(sockets, 6000);
+      await allClosed(sockets, 20_000);
     });
     await expectEmpty();
   });
@@ -200,7 +201,7 @@ describe('connections', () => {
     await unharmed(async () => {
       const sockets = await openSockets(app.addresses.mqttUrl, 1000);
       for (const socket of sockets) socket.write(Buffer.from([0x10, 60, 0, 4, 0x4d]));
-      await allClosed(sockets, 6000);
+      await allClosed(sockets, 20_000);
     });
     await expectEmpty();
   });
@@ -212,13 +213,16 @@ describe('connections', () => {
       for (const [at, socket] of sockets.entries()) {
         if (at % 2 === 0) socket.write(Buffer.from([0x16, 3, 1, 2, 0, 1, 0, 1]));
       }
-      await allClosed(sockets, 6000);
+      await allClosed(sockets, 20_000);
     });
     await expectEmpty();
   });
 
   it('by the hundred that claim a CONNECT of 200 MB and send it (N-10)', async () => {
     const before = process.memoryUsage().rss;
+    const refused = () =>
+      app.metric('puback_broker_connections_closed_total{reason="packet_too_large"}');
+    const refusedBefore = await refused();
     await unharmed(async () => {
       const sockets = await openSockets(app.addresses.mqttUrl, 100);
       const bytes = Buffer.alloc(1_000_000);
@@ -226,8 +230,10 @@ describe('connections', () => {
         socket.write(fixedHeader(0x10, 200_000_000));
         socket.write(bytes);
       }
-      await allClosed(sockets, 2000);
+      await allClosed(sockets, 20_000);
     });
+    // By its header, and not at the deadline.
+    expect((await refused()) - refusedBefore).toBe(100);
     expect((process.memoryUsage().rss - before) / 2 ** 20).toBeLessThan(300);
     await expectEmpty();
   });

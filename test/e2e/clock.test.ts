@@ -77,7 +77,7 @@ describe('a wall clock that jumps', () => {
           devices.map((device) => device.publishAsync('v1/me/data/n', '1', { qos: 1 })),
         );
         published += devices.length;
-        expect(performance.now() - startedAt, `at ${wallMs}`).toBeLessThan(3000);
+        expect(performance.now() - startedAt, `at ${wallMs}`).toBeLessThan(10_000);
       }
       // Two looks for connections that are overdue.
       await new Promise((resolve) => setTimeout(resolve, 2200));
@@ -138,7 +138,7 @@ describe('a wall clock that jumps', () => {
 
   it('neither ends a ban for wrong keys nor makes one longer (N-16)', async () => {
     const long = await startTestApp({ LOGIN_FAILURES_MAX: '3', LOGIN_BAN_S: '600' });
-    const brief = await startTestApp({ LOGIN_FAILURES_MAX: '3', LOGIN_BAN_S: '2' });
+    const brief = await startTestApp({ LOGIN_FAILURES_MAX: '3', LOGIN_BAN_S: '4' });
     try {
       const start = Date.now();
       await beBanned(long);
@@ -147,7 +147,7 @@ describe('a wall clock that jumps', () => {
       await beBanned(brief);
       jumpTo(start - HOUR_MS);
       const isOver = async () => (await statusFor(brief, brief.adminKey)) === 200;
-      await eventually('its end', isOver, 5000);
+      await eventually('its end', isOver);
       expect(await statusFor(long, long.adminKey)).toBe(429);
     } finally {
       await long.stop();

@@ -98,7 +98,8 @@ describe('a command over HTTP', () => {
     );
     const started = performance.now();
     await other.halt();
-    expect(performance.now() - started).toBeLessThan(5000);
+    // Of the minute that they would wait.
+    expect(performance.now() - started).toBeLessThan(20_000);
     for (const { status, body } of await Promise.all(waiting)) {
       expect(status).toBe(202);
       expect(body.state).toMatch(/^(queued|published)$/);
@@ -119,7 +120,7 @@ describe('a command over HTTP', () => {
     await eventually('that it waits', async () => (await count()) === 1);
     gone.abort();
     await expect(waiting).rejects.toThrow();
-    await eventually('that nobody waits', async () => (await count()) === 0, 2000);
+    await eventually('that nobody waits', async () => (await count()) === 0);
     expect((await commandsOf('gone')).length).toBe(1);
   });
 });

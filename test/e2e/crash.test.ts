@@ -21,7 +21,7 @@ afterEach(async ({ task }) => {
 const allFaults = makeFaults({ outageMs: 1000, spellMs: 1000 });
 
 // Devices tell their messages by `ts`, by `seq` or by both, and publish at QoS 1 and at QoS 2.
-describe('under load, with the embedded database,', { timeout: 120_000 }, () => {
+describe('under load, with the embedded database,', { timeout: 240_000 }, () => {
   for (const given of [
     { ids: 'D-01 D-02', fault: 'kill-program', seed: 1 },
     { ids: 'D-04', fault: 'kill-database', seed: 2 },

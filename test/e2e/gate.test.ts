@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeKey } from '../../firmware-protocol/keys.ts';
 import { connectDevice, eventually, startTestApp, type TestApp } from '../support/app.ts';
 import { makeCa, type TestCa } from '../support/certificates.ts';
+import { fastestMs } from '../support/fastest.ts';
 import { hasProgram } from '../support/programs.ts';
 import { proxyHeader } from '../support/proxy-header.ts';
 
@@ -67,7 +68,7 @@ describe('logins', () => {
     app = await startTestApp({
       PROXY_PROTOCOL_FROM: '127.0.0.1/32',
       LOGIN_FAILURES_MAX: '20',
-      LOGIN_BAN_S: '2',
+      LOGIN_BAN_S: '4',
     });
   });
   afterAll(() => app.stop());
@@ -86,9 +87,12 @@ describe('logins', () => {
     const answers = await Promise.all(guesses);
     expect(answers.every(({ code }) => code === 5)).toBe(true);
     expect(Math.max(...answers.map(({ ms }) => ms))).toBeGreaterThan(700);
-    const right = await from(app.deviceKey, 192, 0, 2, 3);
-    expect(right.code).toBe(0);
-    expect(right.ms).toBeLessThan(500);
+    const rightMs = await fastestMs(async (number) => {
+      const right = await from(app.deviceKey, 192, 0, 2, 10 + number);
+      expect(right.code).toBe(0);
+      return right.ms;
+    });
+    expect(rightMs).toBeLessThan(500);
   });
 
   it('that guess are banned by address for a while, and nobody else is (A-06)', async () => {

@@ -2,7 +2,7 @@ import mqemitter from 'mqemitter';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connect, type Socket } from 'node:net';
 import { once } from 'node:events';
-import { startTestApp, type TestApp } from '../support/app.ts';
+import { eventually, startTestApp, type TestApp } from '../support/app.ts';
 import { connectRaw, openRaw } from '../support/raw-client.ts';
 
 let app: TestApp;
@@ -43,20 +43,18 @@ describe('before CONNACK', () => {
   });
 
   it('a CONNECT of 4097 bytes is refused and one of 4096 is read', async () => {
-    for (const [length, isRead] of [
-      [4097, false],
-      [4096, true],
-    ] as const) {
-      const client = await openRaw(app.addresses.mqttUrl);
-      client.sendBytes(fixedHeader(0x10, length));
-      let isClosedEarly = false;
-      void client.closed.then(() => {
-        isClosedEarly = true;
-      });
-      await new Promise((resolve) => setTimeout(resolve, 200));
-      expect(isClosedEarly).toBe(!isRead);
-      client.end();
-    }
+    // The deadline would end the one that came first, first.
+    const [read, refused] = [
+      await openRaw(app.addresses.mqttUrl),
+      await openRaw(app.addresses.mqttUrl),
+    ];
+    read.sendBytes(fixedHeader(0x10, 4096));
+    refused.sendBytes(fixedHeader(0x10, 4097));
+    await refused.closed;
+    expect(read.isClosed()).toBe(false);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(read.isClosed()).toBe(false);
+    read.end();
   });
 
   it('silence, half a CONNECT and a byte at a time end at the deadline (N-09)', async () => {
@@ -68,7 +66,7 @@ describe('before CONNACK', () => {
     const startedAt = performance.now();
     await Promise.all([silent.closed, half.closed, slow.closed]);
     clearInterval(dripping);
-    expect(performance.now() - startedAt).toBeLessThan(3000);
+    expect(performance.now() - startedAt).toBeLessThan(6000);
   });
 
   it('anything but CONNECT ends the connection [MQTT-3.1.0-1]', async () => {
@@ -89,7 +87,9 @@ describe('before CONNACK', () => {
     await new Promise((resolve) => setTimeout(resolve, 200));
     expect(await app.metric('puback_broker_connections')).toBeLessThanOrEqual(20);
     for (const socket of sockets) socket.destroy();
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await eventually('they are gone', async () => {
+      return (await app.metric('puback_broker_connections')) === 0;
+    });
     expect(await isServed()).toBe(true);
   });
 });

@@ -86,7 +86,7 @@ describe('a device that is asked to change its key', () => {
     const after = await rekey(before);
     after.client.end(true);
     await app.testDatabase.database.pool.query(
-      `UPDATE api_key SET expires_at = now() + interval '1 s'
+      `UPDATE api_key SET expires_at = now() + interval '3 s'
        WHERE key_id = $1 AND expires_at IS NOT NULL`,
       [before.key.slice(4, 12)],
     );
@@ -94,7 +94,7 @@ describe('a device that is asked to change its key', () => {
     const closed = closing(old);
     const startedMs = performance.now();
     await closed;
-    expect(performance.now() - startedMs).toBeLessThan(2000);
+    expect(performance.now() - startedMs).toBeLessThan(6000);
     await expect(connectDevice(app.addresses.mqttUrl, before.key)).rejects.toMatchObject({
       code: 5,
     });

@@ -1,3 +1,4 @@
+import type { Packet } from 'mqtt-packet';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { eventually, startTestApp, type TestApp } from '../support/app.ts';
 import { connectRaw, type RawClient } from '../support/raw-client.ts';
@@ -16,9 +17,11 @@ function publishAll(client: RawClient, count: number, qos: 0 | 1 = 1, payload = 
   );
 }
 
+const isPuback = ({ cmd }: Packet): boolean => cmd === 'puback';
+
 async function countPubacks(client: RawClient, forMs: number): Promise<number> {
   await new Promise((resolve) => setTimeout(resolve, forMs));
-  return client.received.filter((packet) => packet.cmd === 'puback').length;
+  return client.received.filter(isPuback).length;
 }
 
 describe('the rate of a device', () => {
@@ -30,15 +33,13 @@ describe('the rate of a device', () => {
 
   it('lets a burst through and shapes what comes above it', async () => {
     const client = await connectRaw(app.addresses.mqttUrl, await app.addDevice('burst'));
+    const startedMs = performance.now();
     publishAll(client, 120);
-    const atOnce = await countPubacks(client, 300);
-    expect(atOnce).toBeGreaterThanOrEqual(100);
-    expect(atOnce).toBeLessThan(115);
-    await eventually(
-      'the last twenty, within a second or so',
-      () => client.received.length >= 120,
-      3000,
-    );
+    await eventually('the burst', () => client.received.length >= 100);
+    // At 20 a second a hundred would take five.
+    expect(performance.now() - startedMs).toBeLessThan(4000);
+    await eventually('the last twenty', () => client.received.length >= 120);
+    expect(performance.now() - startedMs).toBeGreaterThan(900);
     expect(client.isClosed()).toBe(false);
     client.end();
   });
@@ -48,7 +49,7 @@ describe('the rate of a device', () => {
     const client = await connectRaw(app.addresses.mqttUrl, key);
     publishAll(client, 400);
     await client.closed;
-    const pubacks = client.received.filter((packet) => packet.cmd === 'puback').length;
+    const pubacks = client.received.filter(isPuback).length;
     expect(pubacks).toBeLessThan(400);
     expect(client.received.filter((packet) => packet.cmd === 'publish')).toHaveLength(1);
     const { body } = await app.api('GET', '/api/v1/devices/flood/readings?limit=1000');
@@ -67,6 +68,7 @@ describe('the rate of a device', () => {
 
   it('survives a reconnect, so that reconnecting is no way around it', async () => {
     const key = await app.addDevice('evader');
+    const startedMs = performance.now();
     let pubacks = 0;
     for (let round = 0; round < 3; round += 1) {
       const client = await connectRaw(app.addresses.mqttUrl, key);
@@ -75,7 +77,8 @@ describe('the rate of a device', () => {
       client.end();
       await client.closed;
     }
-    expect(pubacks).toBeLessThan(160);
+    const seconds = (performance.now() - startedMs) / 1000;
+    expect(pubacks).toBeLessThan(120 + 20 * seconds);
   });
 
   it('of values is a limit of its own', async () => {
@@ -83,9 +86,10 @@ describe('the rate of a device', () => {
     const sample = Object.fromEntries(
       Array.from({ length: 60 }, (_, index) => [`m${index}`, index]),
     );
+    const startedMs = performance.now();
     publishAll(client, 10, 1, JSON.stringify(sample));
-    expect(await countPubacks(client, 300)).toBeLessThan(10);
-    await eventually('the rest, later', () => client.received.length >= 10, 5000);
+    await eventually('all of them', () => client.received.length >= 10);
+    expect(performance.now() - startedMs).toBeGreaterThan(300);
     client.end();
   });
 });
@@ -101,11 +105,12 @@ describe('the rate of an organization', () => {
     const calm = await connectRaw(app.addresses.mqttUrl, await app.addDevice('calm'));
     const flood = await connectRaw(app.addresses.mqttUrl, await app.addDevice('flooder'));
     publishAll(flood, 2000);
-    let sent = 0;
+    const waits: number[] = [];
     while (!flood.isClosed()) {
-      sent += 1;
+      const sentMs = performance.now();
       publishAll(calm, 1);
-      await eventually('its PUBACK', () => calm.received.length === sent, 1000);
+      await eventually('its PUBACK', () => calm.received.length > waits.length);
+      waits.push(performance.now() - sentMs);
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
     const told = flood.received.filter((packet) => packet.cmd === 'publish');
@@ -113,7 +118,9 @@ describe('the rate of an organization', () => {
       { code: 'quota' },
     ]);
     expect(await app.metric('puback_ingest_dropped_messages_total{reason="quota"}')).toBe(1);
-    expect(sent).toBeGreaterThan(5);
+    // Behind the flood it would have waited for as long as that lasted.
+    expect(waits.length).toBeGreaterThan(2);
+    expect(waits.toSorted((a, b) => a - b)[waits.length >> 1]).toBeLessThan(500);
     calm.end();
   });
 });
@@ -126,12 +133,14 @@ describe('the rate of an address', () => {
         connectRaw(app.addresses.mqttUrl, await app.addDevice(device)),
       ),
     );
+    const startedMs = performance.now();
     for (const client of clients) publishAll(client, 1000);
-    const pubacks = await Promise.all(clients.map((client) => countPubacks(client, 500)));
-    expect(pubacks.reduce((sum, count) => sum + count)).toBeGreaterThanOrEqual(100);
-    expect(pubacks.reduce((sum, count) => sum + count)).toBeLessThan(125);
+    await Promise.all(clients.map(({ closed }) => closed));
+    const seconds = (performance.now() - startedMs) / 1000;
+    const pubacks = clients.flatMap(({ received }) => received.filter(isPuback)).length;
+    expect(pubacks).toBeGreaterThanOrEqual(100);
+    expect(pubacks).toBeLessThan(110 + 20 * seconds);
     for (const client of clients) {
-      await client.closed;
       expect(client.received.find((packet) => packet.cmd === 'publish')).toBeDefined();
     }
     expect(await app.metric('puback_ingest_dropped_messages_total{reason="rate"}')).toBe(2);

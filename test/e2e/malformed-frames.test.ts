@@ -154,7 +154,7 @@ async function survivors(cases: Iterable<Case>, isAdmitted: boolean): Promise<st
     client.sendBytes(bytes);
     const isClosed = await Promise.race([
       client.raw.closed.then(() => true),
-      new Promise<false>((resolve) => setTimeout(() => resolve(false), 1000)),
+      new Promise<false>((resolve) => setTimeout(() => resolve(false), 10_000)),
     ]);
     const answers = client.raw.received.map(({ cmd }) => cmd);
     if (!isClosed || answers.length > 0) wrong.push(`${kind}: ${answers.join() || 'open'}`);

@@ -47,7 +47,7 @@ async function makeRoute(): Promise<void> {
     settings: { url: `http://127.0.0.1:${receiver.port}/hook` },
     secret: 'a secret that nobody sees',
   });
-  const route = { name: 'all', receivers: [body.id], groupWait: '1s', groupInterval: '1s' };
+  const route = { name: 'all', receivers: [body.id], groupWait: '1s', groupInterval: '10s' };
   expect((await app.api('POST', '/api/v1/notification-routes', route)).status).toBe(201);
 }
 
@@ -93,17 +93,18 @@ describe('a thousand rules that fire at once', () => {
       async () => (await count(`alert WHERE state = 'firing'`)) === RULES,
     );
     expect(middle(during)).toBeLessThan(10 * middle(before) + 20);
-    expect(during.at(-1)).toBeLessThan(2000);
+    expect(during.at(-1)).toBeLessThan(5000);
     await eventually('all are told', async () => {
       return (await count('alert_transition WHERE notified_at IS NULL')) === 0;
     });
-    await eventually('a message', () => (receiver?.received.length ?? 0) > 0);
+    const messages = () => (receiver?.received ?? []).map(({ body }) => JSON.parse(body));
+    const told = () => messages().map(({ alerts, truncated }) => alerts.length + truncated);
+    await eventually('a message of all', () => told().includes(RULES));
     await new Promise((resolve) => setTimeout(resolve, 1500));
-    const messages = (receiver?.received ?? []).map(({ body }) => JSON.parse(body));
-    expect(messages.length).toBeLessThanOrEqual(2);
-    expect(messages[0].alerts.length).toBeLessThanOrEqual(100);
-    const told = messages.map(({ alerts, truncated }) => alerts.length + truncated);
-    expect(Math.max(...told)).toBe(RULES);
+    // What fires after the group's first second is in a second one.
+    expect(messages().length).toBeLessThanOrEqual(2);
+    expect(messages()[0].alerts.length).toBeLessThanOrEqual(100);
+    expect(Math.max(...told())).toBe(RULES);
     // Each fired in one step, and takes one to end.
     expect(await count('alert_transition')).toBe(RULES);
     await first.publishAsync('v1/me/data', '{"temp":20}', { qos: 1 });

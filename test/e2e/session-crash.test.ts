@@ -83,7 +83,7 @@ async function expectQueued(
   expect(await client.login(fields)).toMatchObject({ returnCode: 0, sessionPresent: true });
   let wanted = first;
   for (;;) {
-    const message = await client.message(wanted <= acknowledged ? 5000 : 300).catch(() => null);
+    const message = await client.message(wanted <= acknowledged ? 20_000 : 1500).catch(() => null);
     if (message === null) break;
     expect(Number(message.payload)).toBe(wanted);
     client.acknowledge(message.messageId);

@@ -89,7 +89,7 @@ describe('the TCP listener behind a configured proxy', () => {
   let made: ReturnType<typeof makeParts>;
   let listener: Listener;
   beforeAll(async () => {
-    made = makeParts({ proxies: '127.0.0.0/8', deadlineMs: 300 });
+    made = makeParts({ proxies: '127.0.0.0/8' });
     listener = await listenTcp(ANY_PORT, made.parts);
   });
   afterAll(() => listener.close());
@@ -134,13 +134,15 @@ describe('the TCP listener behind a configured proxy', () => {
   });
 
   it('ends a header that does not come to its end at the connect deadline (N-09)', async () => {
-    made.refused.length = 0;
-    const socket = open(listener.port);
+    const hasty = makeParts({ proxies: '127.0.0.0/8', deadlineMs: 300 });
+    const other = await listenTcp(ANY_PORT, hasty.parts);
+    const socket = open(other.port);
     socket.write(proxyHeader().subarray(0, 20));
     const startedAt = performance.now();
     await receive(socket);
-    expect(performance.now() - startedAt).toBeLessThan(1500);
-    expect(made.refused).toEqual(['connect_deadline']);
+    expect(performance.now() - startedAt).toBeLessThan(4000);
+    expect(hasty.refused).toEqual(['connect_deadline']);
+    await other.close();
   });
 
   it('judges by the address of the client: a banned one does not get in', async () => {
@@ -340,7 +342,7 @@ describe.skipIf(!hasOpenssl)('the TLS listener', () => {
     half.write((await clientHello()).subarray(0, 50));
     const startedAt = performance.now();
     await Promise.all([receive(silent), receive(half)]);
-    expect(performance.now() - startedAt).toBeLessThan(2000);
+    expect(performance.now() - startedAt).toBeLessThan(4000);
     expect(made.refused).toEqual(['connect_deadline', 'connect_deadline']);
     await eventually('counted out', () => made.gate.door.connections === 0);
     await listener.close();
