@@ -416,9 +416,10 @@ function raw(bytes: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect(port, '127.0.0.1');
     let text = '';
-    socket.setTimeout(10_000, () => socket.destroy());
+    socket.setTimeout(20_000, () => socket.destroy());
     socket.on('data', (chunk) => {
       text += chunk.toString();
+      socket.setTimeout(1000);
     });
     // A reset after the answer is how a refused body ends.
     socket.on('error', (error) => (text === '' ? reject(error) : undefined));

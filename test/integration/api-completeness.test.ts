@@ -239,7 +239,7 @@ describe('completeness by number', () => {
       const startedAt = performance.now();
       const other = await t.send('GET', '/api/v1/devices', undefined, t.other.adminKey);
       expect(other.status).toBe(200);
-      expect(performance.now() - startedAt).toBeLessThan(1000);
+      expect(performance.now() - startedAt).toBeLessThan(5000);
       const refused = await Promise.race(answers);
       expect(refused).toMatchObject({ status: 429, body: { code: 'QUESTIONS_BUSY' } });
       expect(refused.headers.get('retry-after')).toBe('5');

@@ -36,9 +36,10 @@ async function answerTo(send: (socket: Socket) => void): Promise<string> {
   let text = '';
   socket.on('data', (chunk: Buffer) => {
     text += chunk.toString();
+    socket.setTimeout(1000);
   });
   socket.on('error', () => undefined);
-  socket.setTimeout(10_000, () => socket.destroy());
+  socket.setTimeout(20_000, () => socket.destroy());
   await once(socket, 'connect');
   send(socket);
   await new Promise((resolve) => socket.once('close', resolve));

@@ -317,7 +317,7 @@ describe('the end of the program', () => {
     const startedAt = performance.now();
     const [answer] = await Promise.all([answerOf(sent), stopped.imports.stop()]);
     // The file may be silent for 60 s.
-    expect(performance.now() - startedAt).toBeLessThan(3000);
+    expect(performance.now() - startedAt).toBeLessThan(20_000);
     expect(answer).toMatchObject({ status: 503, body: { code: 'IMPORT_INTERRUPTED' } });
     expect(await linesOf()).toBe(5001);
     await stopped.stop();
@@ -386,7 +386,7 @@ describe('what an import is refused for as a whole', () => {
       408,
       expect.stringMatching(/bytes of the file came in 4 s/),
     ]);
-    expect(performance.now() - startedAt).toBeLessThan(6000);
+    expect(performance.now() - startedAt).toBeLessThan(15_000);
   });
 
   it('is another one of the organization that runs, and too many in all', async () => {

@@ -149,7 +149,7 @@ describe('POST /api/v1/ingest', () => {
       const { status, body } = await post(payload);
       expect(status, payload.toString('hex').slice(0, 20)).toBe(422);
       expect(body.refusal).toMatch(/^[a-z_]+$/);
-      expect(performance.now() - startedAt).toBeLessThan(1000);
+      expect(performance.now() - startedAt).toBeLessThan(5000);
     }
   });
 

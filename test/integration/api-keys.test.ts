@@ -40,7 +40,7 @@ describe('keys of devices', () => {
     const { body: command } = await t.send('GET', `/api/v1/commands/${asked.body.commandId}`);
     expect(command).toMatchObject({ command: 'sys.rekey', args: {}, origin: 'key' });
     const waitsMs = Date.parse(command.expiresAt) - Date.parse(command.createdAt);
-    expect(Math.abs(waitsMs - 7_200_000)).toBeLessThan(2000);
+    expect(Math.abs(waitsMs - 7_200_000)).toBeLessThan(60_000);
     expect((await t.send('GET', `${path}/rotation`)).body).toEqual(asked.body);
     const twice = await t.send('POST', `${path}/keys/rotate`);
     expect(twice).toMatchObject({ status: 409, body: { code: 'KEY_ROTATION_OPEN' } });

@@ -476,13 +476,13 @@ describe('a device in quarantine', () => {
       await publish(deviceId, '{"temp":2}');
       return (await listOf(slug)).length > 0;
     };
-    await eventually('that it is kept apart', isKept, 1000);
+    await eventually('that it is kept apart', isKept, 5000);
     await elsewhere.devices.update(t.acme.author, slug, { isQuarantined: false });
     const before = (await readingsOf(slug)).length;
     const isStored = async (): Promise<boolean> => {
       await publish(deviceId, '{"temp":3}');
       return (await readingsOf(slug)).length > before;
     };
-    await eventually('that it is stored again', isStored, 1000);
+    await eventually('that it is stored again', isStored, 5000);
   });
 });

@@ -179,7 +179,7 @@ describe('a database that is away', () => {
     await whileLocked(test, 'command_slot', async () => {
       const began = performance.now();
       expect(await commands.waiting(device)).toBe(1);
-      expect(performance.now() - began).toBeLessThan(3000);
+      expect(performance.now() - began).toBeLessThan(8000);
     });
   });
 });

@@ -161,7 +161,7 @@ describe('integrator keys', () => {
     const revokedAt = performance.now();
     await registry.integratorKeys.revoke(acme.author, made.keyId);
     const revocation = await told;
-    expect(performance.now() - revokedAt).toBeLessThan(1000);
+    expect(performance.now() - revokedAt).toBeLessThan(5000);
     expect(isAbout(revocation, verdict.principal)).toBe(true);
     for (const program of [registry, there]) {
       expect(await program.verifyKey(made.key)).toMatchObject({

@@ -219,9 +219,7 @@ describe('a deletion and a refresh of late rows', () => {
       let isDone = false;
       const running = run('refresh').finally(() => (isDone = true));
       const waiting = `SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted`;
-      await expect
-        .poll(async () => (await holder.query(waiting)).rowCount, { timeout: 5000 })
-        .toBeGreaterThan(0);
+      await expect.poll(async () => (await holder.query(waiting)).rowCount).toBeGreaterThan(0);
       expect(isDone).toBe(false);
       expect(await notes()).toBe(1);
       await holder.query(`SELECT pg_advisory_unlock(${key})`);

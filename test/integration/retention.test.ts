@@ -72,13 +72,13 @@ async function askFor(organizationId: number, name: string, days: number): Promi
 }
 
 async function runRetention(): Promise<void> {
-  const aggregates = createTestAggregates(test.database);
+  const aggregates = createTestAggregates(test.database, { clock: () => NOW });
   await aggregates.run('retention');
   await aggregates.stop();
 }
 
 async function refresh(): Promise<void> {
-  const aggregates = createTestAggregates(test.database);
+  const aggregates = createTestAggregates(test.database, { clock: () => NOW });
   await aggregates.run('refresh');
   await aggregates.stop();
 }
@@ -157,15 +157,15 @@ describe('dropping of partitions', () => {
     await reader.connect();
     await reader.query('BEGIN');
     await reader.query('SELECT count(*) FROM reading');
-    const aggregates = createTestAggregates(test.database);
+    const aggregates = createTestAggregates(test.database, { clock: () => NOW });
     await expect(aggregates.run('retention')).rejects.toThrow('in use');
     // Whoever comes now is not held up by what waits.
     const startedAt = performance.now();
     await insertReading(test.database, { ...long, time: isoTime(NOW + 1), value: 1 });
-    expect(performance.now() - startedAt).toBeLessThan(1000);
+    expect(performance.now() - startedAt).toBeLessThan(10_000);
     await reader.query('COMMIT');
     await reader.end();
-    await eventually('that the days are dropped', () => aggregates.run('retention'), 5000);
+    await eventually('that the days are dropped', () => aggregates.run('retention'));
     await aggregates.stop();
     expect(await oldest('reading', 'time', long.deviceId)).toBe(NOW - 30 * DAY);
   });
@@ -230,11 +230,7 @@ describe('retention and refresh while rows are written (D-18)', () => {
     for (let round = 0; !enough(round); round += 1) {
       await Promise.all([
         aggregates.run('refresh'),
-        eventually(
-          'a run of retention',
-          () => aggregates.run('retention').catch(() => false),
-          9000,
-        ),
+        eventually('a run of retention', () => aggregates.run('retention').catch(() => false)),
       ]);
     }
     isDone = true;

@@ -384,7 +384,7 @@ describe('the checkpoint', () => {
     alertLog.start();
     alertLog.append(stepsOf(of).pending);
     alertLog.noteEvaluated(T0 + 5 * S);
-    await eventually('the checkpoint', async () => (await checkpoint.read()) === T0 + 5 * S, 5000);
+    await eventually('the checkpoint', async () => (await checkpoint.read()) === T0 + 5 * S);
     expect(alertLog.checkpointMicros).toBe(T0 + 5 * S);
     await checkpoint.move(T0);
     expect(await checkpoint.read()).toBe(T0 + 5 * S);

@@ -183,6 +183,7 @@ describe('missing readings, over a database and with real timers', () => {
         if (index % 200 !== 0) noData.received(id, nowMicros());
       }
     };
+    const silentSince = nowMicros();
     for (const id of ids) before.noData.received(id, nowMicros());
     const silentFrom = nowMicros();
     const sending = setInterval(() => hear(before.noData), 400);
@@ -190,7 +191,7 @@ describe('missing readings, over a database and with real timers', () => {
       changes.map(({ deviceId }) => deviceId).toSorted((left, right) => left - right);
     const found = (changes: readonly SilenceChange[]): readonly SilenceChange[] =>
       changes.filter(({ silence }) => silence !== null);
-    await expect.poll(() => found(before.changes).length, { timeout: 8000 }).toBe(10);
+    await expect.poll(() => found(before.changes).length).toBe(10);
     expect(nowMicros() - silentFrom).toBeLessThan(5 * SECOND);
     clearInterval(sending);
     await before.noData.stop();
@@ -209,15 +210,16 @@ describe('missing readings, over a database and with real timers', () => {
       after.noData.watch({ deviceId, organizationId, ruleId: 7, afterMicros: 3 * SECOND });
     }
     const again = setInterval(() => hear(after.noData), 400);
-    await expect.poll(() => found(after.changes).length, { timeout: 8000 }).toBe(10);
+    await expect.poll(() => found(after.changes).length).toBe(10);
     clearInterval(again);
     await after.noData.stop();
     expect(idsOf(found(after.changes))).toEqual(silentIds);
     // The alert that is open already: its deadline was before the restart.
     for (const { atMicros } of found(after.changes)) {
-      expect(Math.abs(atMicros - silentFrom - 3 * SECOND)).toBeLessThan(0.2 * SECOND);
+      expect(atMicros - silentSince).toBeGreaterThan(2.8 * SECOND);
+      expect(atMicros - silentFrom).toBeLessThan(3.2 * SECOND);
     }
-  }, 30_000);
+  });
 
   it('writes at the end what was learned, and when it was up', async () => {
     const [deviceId = 0] = await makeDevices(1);
@@ -236,6 +238,6 @@ describe('missing readings, over a database and with real timers', () => {
     expect((restored.gapP99Micros ?? 0) / SECOND).toBeCloseTo(20, -0.5);
     const { outages, upMicros } = await store.loadUptime();
     expect(outages).toHaveLength(1);
-    expect(nowMicros() - (upMicros ?? 0)).toBeLessThan(5 * SECOND);
+    expect(nowMicros() - (upMicros ?? 0)).toBeLessThan(30 * SECOND);
   });
 });

@@ -379,7 +379,7 @@ describe('DiskWriter', () => {
     await expect(writer.flushed()).rejects.toThrow('no space left on device');
     expect(writer.get('a')?.toString()).toBe('1');
     disk.failure = null;
-    await expect.poll(() => [...disk.rows.keys()], { timeout: 5000 }).toEqual(['a', 'b']);
+    await expect.poll(() => [...disk.rows.keys()]).toEqual(['a', 'b']);
     await writer.flushed();
     expect(disk.failures).toBe(1);
   });

@@ -417,7 +417,7 @@ describe('a database that is away', () => {
     expect(run.noData.gauges.writeFailures).toBe(1);
     expect(run.changes).toEqual([]);
     fleet.fault = null;
-    await expect.poll(() => run.changes.length, { timeout: 3000 }).toBe(1);
+    await expect.poll(() => run.changes.length).toBe(1);
     run.pass(12);
     expect(run.found).toEqual([[1, 'offline', 30]]);
   });
