@@ -244,7 +244,7 @@ describe('a command of an integrator', () => {
     const numbers = waiting.map(({ args }: { args: { n: number } }) => args.n).toReversed();
     expect(numbers).toEqual(Array.from({ length: BACKLOG }, (_, index) => index));
     expect(await app.metric('puback_commands_waiting_publications')).toBe(0);
-  }, 30_000);
+  });
 });
 
 describe('a device without MQTT', () => {

@@ -16,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => app.stop());
 
-describe('docs/commands.md', { timeout: 90_000 }, () => {
+describe('docs/commands.md', { timeout: 180_000 }, () => {
   it.skipIf(!isComplete)(
     'has commands that work when they are pasted, and answer what it says',
     async () => {
@@ -28,7 +28,7 @@ describe('docs/commands.md', { timeout: 90_000 }, () => {
           .replaceAll('./data/', `${app.dataDir}/`),
       );
       const script = ['set -eu', `cd ${findPackageRoot()}`, ...blocks].join('\n');
-      const { stdout } = await run('bash', ['-c', script], 80_000);
+      const { stdout } = await run('bash', ['-c', script], 150_000);
       expect(stdout).toMatch(/\{"id":\d+,"cmd":"relay","args":\{"on":true\},"n":1,"exp":\d+\}$/m);
       expect(stdout).toMatch(/"state":"succeeded","result":\{"on":true\}.*"events":\[/);
       expect(stdout).toMatch(/"args":\{"on":false\},"state":"succeeded".*\n200\n/);

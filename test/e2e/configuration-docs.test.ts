@@ -14,7 +14,7 @@ beforeAll(async () => {
 });
 afterAll(() => app.stop());
 
-describe.skipIf(!isComplete)('docs/configuration.md', { timeout: 60_000 }, () => {
+describe.skipIf(!isComplete)('docs/configuration.md', { timeout: 180_000 }, () => {
   it('has commands that work when they are pasted, and answer what it says', async () => {
     const page = await readFile(`${findPackageRoot()}/docs/configuration.md`, 'utf8');
     const mqttPort = new URL(app.addresses.mqttUrl).port;
@@ -25,7 +25,7 @@ describe.skipIf(!isComplete)('docs/configuration.md', { timeout: 60_000 }, () =>
         .replaceAll('./data/', `${app.dataDir}/`),
     );
     const script = ['set -eu', `cd ${findPackageRoot()}`, ...blocks].join('\n');
-    const { stdout } = await run('bash', ['-c', script], 50_000);
+    const { stdout } = await run('bash', ['-c', script], 150_000);
     expect(stdout).not.toContain('"status":4');
     expect(stdout).toMatch(/\{"v":1,"cfg":\{/);
     expect(stdout).toMatch(/"reported":\{"version":1,"ok":true,"document":\{"/);

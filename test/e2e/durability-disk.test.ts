@@ -44,7 +44,12 @@ describe.runIf(obstacle === null)('D-06 the disk', { timeout: 90_000 }, () => {
     await eventually('load', () => fleet.acknowledged > 200);
     await disk.fill();
     await eventually('a failing COMMIT', async () => (await healthOf(app)).ready === 503, 30_000);
-    const before = fleet.acknowledged;
+    let before = NaN;
+    await eventually('an end of PUBACKs', async () => {
+      before = fleet.acknowledged;
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      return fleet.acknowledged === before;
+    });
     await new Promise((resolve) => setTimeout(resolve, 1000));
     expect(fleet.acknowledged).toBe(before);
     const { live, failing } = await healthOf(app);

@@ -19,7 +19,7 @@ afterAll(() => own.close());
 const open = (url: string): Promise<Database> =>
   openDatabase({ url, connectionsMax: 2, timeoutMs: 10_000, log });
 
-describe('D-15 a migration', { timeout: 60_000 }, () => {
+describe('D-15 a migration', { timeout: 120_000 }, () => {
   it('that is cut off at any of its statements is whole or not there, and the next start finishes it', async () => {
     const answers = await countAnswers();
     expect(answers).toBeGreaterThan(STEPS);

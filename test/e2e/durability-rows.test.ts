@@ -69,7 +69,7 @@ async function refuse(sqlstate: string, times: number): Promise<void> {
     FOR EACH STATEMENT EXECUTE FUNCTION refuse()`);
 }
 
-describe('D-09 a row that cannot be stored', { timeout: 60_000 }, () => {
+describe('D-09 a row that cannot be stored', { timeout: 120_000 }, () => {
   it.each([
     { what: 'is refused by the database', payload: '{"v":-666}', isKept: false },
     { what: 'has a NUL in its text', payload: '{"v":1,"text":"a\\u0000b"}', isKept: false },
@@ -91,7 +91,7 @@ describe('D-09 a row that cannot be stored', { timeout: 60_000 }, () => {
   });
 });
 
-describe('D-10 a batch that the database rejects', { timeout: 60_000 }, () => {
+describe('D-10 a batch that the database rejects', { timeout: 120_000 }, () => {
   it.each([
     { sqlstate: '40001', what: 'a serialization failure' },
     { sqlstate: '40P01', what: 'a deadlock' },

@@ -30,7 +30,7 @@ afterEach(async () => {
 });
 afterAll(() => own.close());
 
-describe.runIf(hasSpool)('with a spool, a database', { timeout: 60_000 }, () => {
+describe.runIf(hasSpool)('with a spool, a database', { timeout: 120_000 }, () => {
   for (const given of [
     { id: 'D-04', fault: 'is killed', strike: () => own.server.kill() },
     { id: 'D-05', fault: 'is stopped', strike: () => own.server.stop('immediate') },

@@ -37,7 +37,7 @@ describe.each(different)('a board over $name', (client) => {
     const owner = await shelf.owner(app, client);
     const board = owner.start();
     const { clock } = await board.until('greeted');
-    expect(Math.abs(Date.now() - clock)).toBeLessThan(2000);
+    expect(Math.abs(Date.now() - clock)).toBeLessThan(10_000);
     board.tell('publish v1/me/data 1 {"seq":1,"temp":21.5}');
     board.tell('publish v1/me/data 1 {"seq":2,"temp":22.5}');
     board.tell('publish v1/me/data/door 0 "open"');
@@ -194,7 +194,7 @@ describe.each(different)('a board over $name', (client) => {
 describe.each([...clients.slice(0, 1), ...clients.slice(-1)])('the clock of $name', (client) => {
   it('refuses a command whose time is over by its own clock', async () => {
     const owner = await shelf.owner(app, client);
-    const board = owner.start('--busy', '2100');
+    const board = owner.start('--busy', '5000');
     await board.until('greeted');
     const id = await owner.command('relay', { n: 1 }, { ttl: '1s' });
     await board.until('an answer', ({ ev, topic }) => ev === 'out' && topic === 'v1/me/ack');

@@ -28,11 +28,11 @@ async function runPage(page: string): Promise<string> {
   );
   const own = blocks.filter((block) => !block.includes('esptool'));
   const script = ['set -eu', `cd ${findPackageRoot()}`, ...own].join('\n');
-  const { stdout } = await run('bash', ['-c', script], 80_000);
+  const { stdout } = await run('bash', ['-c', script], 150_000);
   return stdout;
 }
 
-describe.skipIf(!isComplete)('the pages for whoever has many devices', { timeout: 90_000 }, () => {
+describe.skipIf(!isComplete)('the pages for whoever has many devices', { timeout: 180_000 }, () => {
   it('docs/keys.md has commands that work when they are pasted', async () => {
     const stdout = await runPage('keys.md');
     expect(stdout).not.toMatch(/"status":[45]/);

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { findFreePort, makeTlsFiles } from '../../bench/tls-settings.ts';
+import { makeTlsFiles } from '../../bench/tls-settings.ts';
 import { connectDevice, eventually, startTestApp, type TestApp } from '../support/app.ts';
 import { hasHeader, hasProgram, run } from '../support/programs.ts';
 import { connectReader } from '../support/reader.ts';
@@ -25,7 +25,7 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'puback-clients-'));
   const tls: Record<string, string> = hasOpenssl ? await makeTlsFiles(folder) : {};
   certFile = tls['TLS_CERT_FILE'] ?? '-';
-  app = await startTestApp({ ...tls, MQTTS_PORT: String(await findFreePort()) });
+  app = await startTestApp(tls);
   const fields = { name: 'clients', scopes: ['data'], devices: null, expiresAt: null };
   integratorKey = (await app.api('POST', '/api/v1/keys', fields)).body.key;
 });

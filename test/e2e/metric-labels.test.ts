@@ -123,7 +123,7 @@ async function makeTraffic(round: number): Promise<void> {
     client.send({ ...packet, messageId: at + 1 });
   }
   const pubacks = () => client.received.filter(({ cmd }) => cmd === 'puback').length;
-  await expect.poll(pubacks, { timeout: 5000 }).toBe(messages.length);
+  await expect.poll(pubacks).toBe(messages.length);
   client.sendBytes(Buffer.from([0xf0, 0]));
   await client.closed;
   subscriber.send({ cmd: 'publish', topic: MARK, payload: '', qos: 0, dup: false, retain: false });

@@ -2,9 +2,9 @@ import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { nodeArguments } from '../../bench/program.ts';
 import { SimulatedFirmware } from '../../bench/simulated-firmware.ts';
-import { findFreePort } from '../../bench/tls-settings.ts';
 import { findPackageRoot } from '../../drizzle/package-root.ts';
 import { startTestApp, type TestApp } from '../support/app.ts';
+import { freePort } from '../support/free-port.ts';
 import { hasProgram, run } from '../support/programs.ts';
 
 const isComplete = ['mosquitto_pub', 'mosquitto_sub', 'curl', 'bash'].every((program) =>
@@ -47,7 +47,7 @@ function toolOf(name: string): string {
   return `DATABASE_URL='${app.testDatabase.url}' DATA_DIR=${app.dataDir} ${words}`;
 }
 
-describe.skipIf(!isComplete)('the tour of the README', { timeout: 100_000 }, () => {
+describe.skipIf(!isComplete)('the tour of the README', { timeout: 180_000 }, () => {
   it('works when it is pasted, and its commands answer what it says', async () => {
     const blocks = await commandsOf('A tour in 60 seconds');
     expect(blocks.length).toBeGreaterThan(4);
@@ -57,7 +57,7 @@ describe.skipIf(!isComplete)('the tour of the README', { timeout: 100_000 }, () 
     const isOwn = !app.testDatabase.database.capabilities.hypertables;
     const kept = isOwn ? more : more.map((block) => block.replaceAll(/^.*backup.*$/gm, ''));
     const script = ['set -eu', `cd ${findPackageRoot()}`, ...blocks, ...kept].join('\n');
-    const { stdout } = await run('bash', ['-c', script], 90_000);
+    const { stdout } = await run('bash', ['-c', script], 150_000);
     expect(stdout).toContain('"metric":"temp","value":21.5');
     expect(stdout).toContain('"metric":"temp","value":21.7');
     expect(stdout).toContain('"code":"bad_json"');
@@ -85,11 +85,11 @@ describe.skipIf(!isComplete)('the tour of the README', { timeout: 100_000 }, () 
     const blocks = await commandsOf('Alerts');
     expect(blocks.length).toBeGreaterThan(5);
     blocks.push(...(await commandsOf('Who is told of an alert', 'docs/tour.md')));
-    const port = await findFreePort();
+    const port = await freePort();
     const script = ['set -eu', `cd ${findPackageRoot()}`, keys, ...blocks]
       .join('\n')
-      .replaceAll('8099', String(port));
-    const { stdout } = await run('bash', ['-c', script], 60_000);
+      .replaceAll('8099', port);
+    const { stdout } = await run('bash', ['-c', script], 150_000);
     expect(stdout).not.toMatch(/"status":[45]/);
     expect(stdout).toMatch(/"rule":"boiler too hot".*"state":"firing".*"value":85/);
     expect(stdout).toMatch(/"summary":"Rule \\"boiler too hot\\" on device first fired as high at/);
@@ -117,7 +117,7 @@ describe.skipIf(!isComplete)('the tour of the README', { timeout: 100_000 }, () 
       await vi.waitFor(() => expect(board.isConnected).toBe(true), { timeout: 20_000 });
       board.publish({ temp: 20.25 });
       const script = ['set -eu', `cd ${findPackageRoot()}`, keys, ...chapters.flat()].join('\n');
-      const { stdout } = await run('bash', ['-c', script], 60_000);
+      const { stdout } = await run('bash', ['-c', script], 150_000);
       expect(stdout).not.toMatch(/"status":[45]/);
       expect(stdout).toContain(app.deviceKey);
       expect(stdout).toContain('"value":20.25');

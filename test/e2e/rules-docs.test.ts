@@ -22,7 +22,7 @@ const blocksOf = (language: string): string[] =>
     ([, block = '']) => block,
   );
 
-describe('docs/rules.md', { timeout: 60_000 }, () => {
+describe('docs/rules.md', { timeout: 180_000 }, () => {
   it('shows conditions that a rule may have, and a rule with actions', async () => {
     const conditions = blocksOf('json');
     expect(conditions.length).toBeGreaterThan(15);
@@ -49,7 +49,7 @@ describe('docs/rules.md', { timeout: 60_000 }, () => {
           .replaceAll('npm run rules --', tool),
       );
       const script = ['set -eu', `cd ${findPackageRoot()}`, ...blocks].join('\n');
-      const { stdout } = await run('bash', ['-c', script], 50_000);
+      const { stdout } = await run('bash', ['-c', script], 150_000);
       expect(stdout).not.toContain('"status":4');
       expect(stdout).toMatch(/"rule":"boiler too hot",.*"device":"first",.*"state":"firing"/);
       expect(stdout).toContain('"summary":"first is at 85 °C"');

@@ -23,7 +23,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-describe('docs/updates.md', { timeout: 60_000 }, () => {
+describe('docs/updates.md', { timeout: 180_000 }, () => {
   it.skipIf(!isComplete)(
     'has commands that sign, upload, offer and fetch an image when they are pasted',
     async () => {
@@ -33,7 +33,7 @@ describe('docs/updates.md', { timeout: 60_000 }, () => {
           .replaceAll('./data/', `${app.dataDir}/`),
       );
       const script = ['set -eu', `cd ${folder}`, ...blocks].join('\necho\n');
-      const { stdout } = await run('bash', ['-c', script], 50_000);
+      const { stdout } = await run('bash', ['-c', script], 150_000);
       expect(stdout).toMatch(/"signer":"build","publicKey":"[^"]+","state":"active"/);
       expect(stdout).toMatch(
         /"model":"thermo-1","version":"1.4.3","state":"ready","bytes":300000.*"signer":"build"/,

@@ -91,9 +91,9 @@ export async function startNumberedLoad(app: DurableApp): Promise<NumberedLoad> 
   return {
     fleet,
     settle: async () => {
-      const left = await fleet.drain(20_000);
+      const left = await fleet.drain(40_000);
       fleet.stop();
-      if (left > 0) throw new Error(`${left} messages were not acknowledged within 20 s`);
+      if (left > 0) throw new Error(`${left} messages were not acknowledged within 40 s`);
       const names = keys.map(({ device }) => device);
       return withDatabase(app.ownerUrl, (client) => check.compare(client, names));
     },

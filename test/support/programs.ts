@@ -27,7 +27,7 @@ export function hasHeader(header: string, debianPackage: string): boolean {
 export async function run(
   program: string,
   args: readonly string[],
-  timeoutMs = 30_000,
+  timeoutMs = 60_000,
 ): Promise<{ stdout: string; stderr: string }> {
   return promisify(execFile)(program, [...args], { timeout: timeoutMs });
 }
