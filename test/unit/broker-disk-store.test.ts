@@ -16,7 +16,7 @@ const HOUR_MS = 3_600_000;
 describe('DiskStore', () => {
   it(
     'does what a simple model in memory does, over any restarts',
-    { timeout: 60_000 },
+    { timeout: 180_000 },
     async () => {
       await fc.assert(
         fc.asyncProperty(fc.array(STEP, { minLength: 5, maxLength: 40 }), async (steps) => {

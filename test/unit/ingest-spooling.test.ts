@@ -80,7 +80,7 @@ class SwitchedSpool implements BatchSpool {
   }
 }
 
-function createWriter(queueRowsMax = 100, batchRowsMax = 1000) {
+function createWriter(queueRowsMax = 100, batchRowsMax = 1000, spoolAfterMs = SPOOL_AFTER_MS) {
   const store = new SwitchedStore();
   const spool = new SwitchedSpool();
   const metrics = new IngestMetrics();
@@ -89,7 +89,7 @@ function createWriter(queueRowsMax = 100, batchRowsMax = 1000) {
     lingerMs: 0,
     queueRowsMax,
     queueBytesMax: 1e6,
-    spoolAfterMs: SPOOL_AFTER_MS,
+    spoolAfterMs,
   };
   const log = pino({ level: 'silent' });
   const writer = new BatchWriter({ store, limits, metrics, log, spool });
@@ -108,7 +108,7 @@ function createWriter(queueRowsMax = 100, batchRowsMax = 1000) {
 
 describe('BatchWriter with a spool', () => {
   it('gives the spool nothing while the database answers', async () => {
-    const { writer, push, spool, acknowledged } = createWriter();
+    const { writer, push, spool, acknowledged } = createWriter(100, 1000, 30_000);
     push();
     push();
     await writer.drain();
@@ -133,7 +133,7 @@ describe('BatchWriter with a spool', () => {
   });
 
   it('asks the database no more while it is away, until it is known to be back', async () => {
-    const { store, spool, writer, push, acknowledged } = createWriter();
+    const { store, spool, writer, push, acknowledged } = createWriter(100, 1000, 500);
     store.mode = 'away';
     push();
     await writer.drain();
@@ -180,7 +180,8 @@ describe('BatchWriter with a spool', () => {
   });
 
   it('spools what does not fit into the queue at once', async () => {
-    const { store, spool, writer, push, acknowledged } = createWriter(3);
+    // Not for the time that they wait.
+    const { store, spool, writer, push, acknowledged } = createWriter(3, 1000, 30_000);
     store.mode = 'hung';
     push();
     await expect.poll(() => store.attempts).toBe(1);
