@@ -39,6 +39,8 @@ const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 30_000;
 const POLL_MS = 25;
 const LOG_TAIL = 2000;
+/** As `npm start` and the image start it; docs/adr/0035 has the reason. */
+const PROGRAM_FLAGS = ['--max-semi-space-size=32'];
 
 /**
  * Arguments of node that run a file of the project: its built form when this file is built, its source
@@ -60,7 +62,7 @@ export function nodeArguments(file: string): string[] {
  */
 export async function startProgram(options: ProgramOptions): Promise<Program> {
   const log = await open(options.logFile, 'a', 0o600);
-  const args = [...nodeArguments('main.ts'), ...(options.arguments ?? [])];
+  const args = [...PROGRAM_FLAGS, ...nodeArguments('main.ts'), ...(options.arguments ?? [])];
   const child = spawn(process.execPath, args, {
     env: { ...process.env, ...options.environment, DATA_DIR: options.dataDir },
     stdio: ['ignore', log.fd, log.fd],

@@ -22,7 +22,7 @@ const GIB = 1_073_741_824;
  * every other COMMIT waits: 70 ms of 16 MiB, the default. A new cluster makes each file so; an older one
  * takes old files again. docs/adr/0035.
  */
-const WAL_SEGMENT_MIB = 4;
+const WAL_SEGMENT_MIB = 2;
 
 /** The folder of the cluster, PGDATA. */
 export function clusterFolder(dataDir: string): string {
@@ -126,6 +126,8 @@ function tuning(): Record<string, string> {
     wal_buffers: '16MB',
     wal_compression: 'pglz',
     checkpoint_timeout: '15min',
+    // What a batch pushes out of the buffers goes to disk at once: a COMMIT waits for it 30 s later.
+    backend_flush_after: '256kB',
     autovacuum: 'on',
     jit: 'off',
     timezone: 'UTC',
