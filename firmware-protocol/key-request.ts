@@ -31,8 +31,9 @@ export type KeyAnswer =
 
 /**
  * Why a board gets no key: its connection is not encrypted, nobody asked it to change its key, it has
- * connected with a key that another has replaced, the name is taken by a device that has connected, the claim key is used up or ended, its model is not one of the
- * claim key, somebody said no, or its name is none.
+ * connected with a key that another has replaced, the name is taken by a device that has connected, the
+ * claim key is used up or ended, its model is not one of the claim key, somebody said no, or its name is
+ * none.
  */
 export const KEY_DENIALS = [
   'tls',
