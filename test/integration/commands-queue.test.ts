@@ -568,6 +568,40 @@ describe('a device', () => {
     await commands.acknowledge(device, { id: await slotId('relay'), st: 'ok', r: 1 });
     expect(await waiting).toMatchObject({ state: 'succeeded', result: 1 });
   });
+
+  it('answers what its row says, to all who wait, also when an answer comes late', async () => {
+    const { organizationId } = author;
+    const readings = [{ metric: 'door', op: '==', value: 'shut', ageMaxMs: null }] as const;
+    const gated = await send('open', { precondition: { readings } });
+    const sent = await send('relay', {
+      ...{ args: { b: [1e-7, 1e21, -0], a: { text: 'it\'s \\ "$1"' } }, ref: 'job42' },
+      ...{ replaceKey: 'level', isRetrySafe: true, idempotencyKey: `row${made}` },
+    });
+    const told = async (commandId: string, act: () => Promise<unknown>) => {
+      const waits = [1, 2].map(() => commands.outcome(organizationId, commandId, 10_000));
+      // They read it before it changes: a read is one way to the database, a change takes two.
+      await act();
+      const outcomes = await Promise.all(waits);
+      const row = await commands.get(organizationId, commandId);
+      expect(outcomes).toStrictEqual([row, row]);
+      return row;
+    };
+    const gatedRow = await commands.outcome(organizationId, gated.command.commandId, 10_000);
+    expect(gatedRow).toMatchObject({ state: 'rejected', code: 'precondition_failed' });
+    const { commandId } = sent.command;
+    const id = await slotId('relay');
+    await commands.acknowledge(device, { id, st: 'run', pct: 40 });
+    const r = { z: 1.5, a: ['\u{1f525}', null, { text: "it's $1 \\" }] };
+    const done = await told(commandId, () => commands.acknowledge(device, { id, st: 'ok', r }));
+    expect(done).toMatchObject({ state: 'succeeded', result: r, progress: 40 });
+    const next = await send('blink');
+    const nextId = await slotId('blink');
+    const { commandId: nextCommandId } = next.command;
+    await told(nextCommandId, () => commands.cancel(author, nextCommandId));
+    await commands.acknowledge(device, { id: nextId, st: 'ok' });
+    const late = await commands.outcome(organizationId, nextCommandId, 10_000);
+    expect(late).toMatchObject({ state: 'succeeded', isLate: true, result: null });
+  });
 });
 
 describe('the list of commands', () => {
