@@ -180,7 +180,7 @@ class Queues implements CommandQueues {
       ...(needsApproval ? { awaiting: true as const } : {}),
       asTenant: true,
     };
-    const idempotency = idempotencyOf(asked, request);
+    const idempotency = idempotencyOf(asked);
     const { limits } = this.#deps;
     const { organizationId } = author;
     const ask = () =>

@@ -50,14 +50,8 @@ const TO_THE_FRONT = `UPDATE command SET queue_number = coalesce(
     queue_number)
   WHERE command_id = $2`;
 
-/** What goes with new commands into their rows; null: they have no key. */
-export type Idempotency = {
-  readonly key: string;
-  /** Of what was asked for. */
-  readonly hash: string;
-  /** Of it with what its definition says, as rows have it that were written before. */
-  readonly appliedHash: string;
-} | null;
+/** What goes with new commands into their rows; null: they have no key. The hash is of what was asked for. */
+export type Idempotency = { readonly key: string; readonly hash: string } | null;
 
 /** The statements that write a draft; the first gives the ids of its steps, in their order. */
 export function writeOf(

@@ -55,10 +55,10 @@ export function checkRequest(request: CommandRequest): void {
  * The idempotency key of a request with what it was used for; null: it has none. @param asked the request
  * as it came: a definition that is changed does not make another one of it.
  */
-export function idempotencyOf(asked: CommandRequest, request: CommandRequest): Idempotency {
-  const { idempotencyKey } = asked;
+export function idempotencyOf({ idempotencyKey, ...asked }: CommandRequest): Idempotency {
   if (idempotencyKey === null) return null;
-  return { key: idempotencyKey, hash: hashOf(asked), appliedHash: hashOf(request) };
+  const hash = createHash('sha256').update(canonical(asked)).digest('hex');
+  return { key: idempotencyKey, hash: `\\x${hash}` };
 }
 
 /**
@@ -72,9 +72,7 @@ export function enqueue(
   limits: QueueLimits,
 ): { commandId: string; twin: QueuedCommand | null } {
   if (twin !== null) {
-    const { hash, appliedHash } = idempotency ?? {};
-    const isSame = twin.requestHash === hash || twin.requestHash === appliedHash;
-    if (!isSame) throw new IdempotencyKeyError();
+    if (twin.requestHash !== idempotency?.hash) throw new IdempotencyKeyError();
     return { commandId: twin.command.commandId, twin: twin.command };
   }
   const command = makeCommand(draft, author, request, limits);
@@ -179,12 +177,6 @@ function checkText(what: string, text: string | null, lengthMax: number): void {
   if (text.length === 0 || text.length > lengthMax || /[\p{Cc}\p{Surrogate}]/u.test(text)) {
     throw new CommandInvalidError(`${what}: from 1 to ${lengthMax} characters, none of control`);
   }
-}
-
-/** Without approval: hashes of rows that there are were made so. */
-function hashOf(request: CommandRequest): string {
-  const { idempotencyKey: _key, needsApproval: _approval, ...asked } = request;
-  return `\\x${createHash('sha256').update(canonical(asked)).digest('hex')}`;
 }
 
 /** JSON in which the order of members does not matter. */
