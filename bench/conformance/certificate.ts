@@ -143,7 +143,9 @@ function keyId(key: KeyObject): Buffer {
 function addressBytes(text: string): Buffer | null {
   if (isIPv4(text)) return Buffer.from(text.split('.').map(Number));
   if (!isIPv6(text)) return null;
-  const [head = '', tail = ''] = new URL(`http://[${text}]`).hostname.slice(1, -1).split('::');
+  // A zone (fe80::1%eth0) says which network of this machine it is, and stands in no certificate.
+  const address = text.replace(/%.*$/, '');
+  const [head = '', tail = ''] = new URL(`http://[${address}]`).hostname.slice(1, -1).split('::');
   const [left, right] = [head, tail].map((part) => part.split(':').filter((one) => one !== ''));
   const missing = 8 - (left?.length ?? 0) - (right?.length ?? 0);
   const groups = [...(left ?? []), ...Array<string>(missing).fill('0'), ...(right ?? [])];

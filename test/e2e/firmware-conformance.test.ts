@@ -392,14 +392,25 @@ describe('the platform of the kit over TLS', () => {
 });
 
 describe('a certificate of the kit', () => {
-  const names = ['board.example', '192.168.4.1', 'fd00::1:2', '::ffff:10.0.0.1', '2001:db8::'];
+  const names = [
+    'board.example',
+    '192.168.4.1',
+    'fd00::1:2',
+    '::ffff:10.0.0.1',
+    '2001:db8::',
+    'fe80::1%eth0',
+  ];
   const { cert } = issueCertificate(authority, names);
 
   it('is for its names and addresses, and has addresses of IPv4 as names too', () => {
     expect(new X509Certificate(cert).subjectAltName?.split(', ')).toEqual([
       ...['DNS:board.example', 'DNS:192.168.4.1'],
       ...['IP Address:192.168.4.1', 'IP Address:FD00:0:0:0:0:0:1:2'],
-      ...['IP Address:0:0:0:0:0:FFFF:A00:1', 'IP Address:2001:DB8:0:0:0:0:0:0'],
+      ...[
+        'IP Address:0:0:0:0:0:FFFF:A00:1',
+        'IP Address:2001:DB8:0:0:0:0:0:0',
+        'IP Address:FE80:0:0:0:0:0:0:1',
+      ],
     ]);
   });
 
