@@ -39,8 +39,8 @@ const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 30_000;
 const POLL_MS = 25;
 const LOG_TAIL = 2000;
-/** As `npm start` and the image start it; docs/adr/0035 has the reason. */
-const PROGRAM_FLAGS = ['--max-semi-space-size=32'];
+/** Flags of Node.js with which `npm start` and the image start the program too; docs/adr/0035 has the reason. */
+export const PROGRAM_FLAGS = ['--max-semi-space-size=32'];
 
 /**
  * Arguments of node that run a file of the project: its built form when this file is built, its source
